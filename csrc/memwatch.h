@@ -1,0 +1,480 @@
+/*
+ * memwatch.h - the whole C interface of memwatch.
+ *
+ * C measures here; it decides nothing.  Everything a caller must know stands
+ * beside each function: what it returns, who owns what, which threads may call
+ * it, and what fork does to it.  Between the two marks below, this file is also
+ * what Python sees: csrc/ffi_build.py hands those lines to cffi as they are.
+ *
+ * Four rules hold throughout:
+ *
+ *  - A function returns 0 or a negative errno.  `out` comes last and is left as
+ *    it was on failure.
+ *  - Bytes are uint64_t, times are nanoseconds of CLOCK_MONOTONIC in int64_t.
+ *  - What is not known is MW_ABSENT.  A reading that failed is never 0 and never
+ *    plenty.
+ *  - Once something is open it allocates nothing, opens nothing, takes no lock
+ *    and prints nothing; the functions that do are named as such.
+ */
+#ifndef MEMWATCH_H
+#define MEMWATCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Unknown.  No byte count can be it: the kernel counts in KiB or pages. */
+#define MW_ABSENT UINT64_MAX
+
+/* A limit that limits nothing ("max" on cgroup v2, LONG_MAX in pages on v1). */
+#define MW_NO_LIMIT (UINT64_MAX - 1)
+
+/* >>> what Python reads begins here */
+
+/*
+ * Error codes, besides those a system call gave.
+ *
+ *  EBADMSG    kernel text that is malformed, or may have been cut off
+ *  EOVERFLOW  a number in it does not fit
+ *  ENODATA    it is empty, or lacks what must be there
+ *  ERANGE     well-formed but impossible: MemAvailable above MemTotal
+ *  ESRCH      the process is gone (a zombie is: it holds no memory)
+ *  ESTALE     what was opened is no longer the thing itself: refresh, or open anew
+ *  ECHILD     opened before fork(), used in the child
+ */
+
+/* ------------------------------------------------------------- sampler --- */
+
+/* What binds: the machine, or else a memory cgroup, by number from 1. */
+enum { MW_MACHINE = 0 };
+
+/* struct mw_sample.flags */
+enum {
+	MW_PARTIAL = 1,   /* at least one number is MW_ABSENT, or an error is set */
+	MW_ESTIMATED = 2, /* no MemAvailable here (Linux < 3.14, WSL 1): MemFree
+	                     + Cached + SReclaimable - Shmem stands in for it */
+};
+
+/*
+ * One look.  The errors are 0 or a negative errno, one for each source.  Headroom is
+ * known only when everything that counts for it is.
+ */
+struct mw_sample {
+	double time;     /* seconds of CLOCK_MONOTONIC, before the first read */
+	uint64_t mem_total;
+	uint64_t mem_available;
+	uint64_t swap_total;
+	uint64_t swap_free;
+	uint64_t rss;        /* resident: anonymous, file and shared memory */
+	uint64_t rss_shared; /* the file and shared memory part of it */
+	uint64_t rss_anon;   /* the rest */
+	uint64_t headroom;   /* bytes that can still be taken before somebody is killed */
+	int64_t time_ns;     /* `time` in full */
+	uint64_t limit;      /* of what binds: MemTotal, or the cgroup's limit */
+	uint64_t bind_dev;   /* what binds: a cgroup, by its folder's device and inode; 0, 0: */
+	uint64_t bind_ino;   /* the machine */
+	uint64_t dropped;    /* readings refused since open: malformed, impossible, failed */
+	uint32_t flags;
+	int32_t meminfo_error; /* mem_*, and so headroom; -ENOENT with MW_NO_MACHINE_OK: not headroom */
+	int32_t swap_error;    /* swap_* */
+	int32_t statm_error;   /* rss* */
+	int32_t cgroup_error;  /* headroom: a limit that is known to be there could not be read */
+};
+
+struct mw_sampler;
+
+/* mw_sampler_open()'s flags */
+enum {
+	MW_NO_MACHINE_OK = 1, /* go on without /proc/meminfo: only cgroups bind */
+	MW_COUNT_SWAP = 2,    /* swap that is free counts as headroom */
+};
+
+/*
+ * mw_sampler_open() opens what is needed to look at process `pid` (0: this one),
+ * below `root`, a folder laid out like "/" ("/" itself, a container's root, a
+ * test's tree).  It allocates, opens files, and reads each of them once, so that
+ * what is kept is known to work.
+ *
+ * -ESRCH     there is no such process, or it is a zombie
+ * -ENOENT    no /proc/meminfo below root (see MW_NO_MACHINE_OK), or no root
+ * -EINVAL    pid below 0, unknown flags
+ * and what open(2) and pread(2) give.
+ *
+ * A cgroup whose files cannot be read is no failure: it is left out, and
+ * mw_sampler_cgroup_error() says why.
+ *
+ * Any thread may use a handle, one at a time: a second one gets -EBUSY and tries
+ * again, for nothing here waits.  After fork() the child's copy of a
+ * handle on pid 0 answers -ECHILD, for its descriptors read the parent; close it
+ * and open another.  NULL answers -EBADF.  Every descriptor is close-on-exec.
+ */
+int mw_sampler_open(const char *root, pid_t pid, uint32_t flags, struct mw_sampler **out);
+
+/* mw_sampler_close() frees it, also in a forked child.  NULL is fine. */
+void mw_sampler_close(struct mw_sampler *sampler);
+
+/*
+ * mw_sample() takes one sample.  It allocates nothing and opens nothing.  Limits are
+ * read anew when they were last read 100 ms ago; all else is of this moment.
+ *
+ * -ESRCH   the process is gone, for ever: its pid may be used again, but this
+ *          handle never reads the stranger
+ * -ESTALE  the process moved to another cgroup (looked for once a second), or its
+ *          cgroup was removed: call mw_sampler_refresh().  Said once: a caller
+ *          that cannot refresh now goes on with what is open
+ * -ECHILD, -EBUSY, -EBADF  see mw_sampler_open()
+ */
+int mw_sample(struct mw_sampler *sampler, struct mw_sample *out);
+
+/*
+ * mw_headroom() is the part of a sample that a watermark needs: headroom in
+ * bytes, or a negative errno (mw_sample()'s, or why headroom is not known).
+ * It does not read the process's own memory.
+ */
+int64_t mw_headroom(struct mw_sampler *sampler);
+
+/*
+ * mw_sampler_near() says from which headroom on it must be exact, in bytes.
+ * memory.stat costs ten times what memory.usage does, so the cache that could be
+ * reclaimed is read anew only when usage alone says that less than this is left;
+ * above it, the figure is at most 100 ms old.  0, the value after open: always
+ * from the last 100 ms.  MW_ABSENT: read each time.
+ */
+int mw_sampler_near(struct mw_sampler *sampler, uint64_t bytes);
+
+/*
+ * mw_sampler_refresh() finds the process's memory cgroups anew and opens their
+ * files.  On failure what was open stays.  It opens files but allocates nothing,
+ * and takes some 20 us a level.
+ */
+int mw_sampler_refresh(struct mw_sampler *sampler);
+
+/* A memory cgroup the sampler watches. */
+struct mw_group {
+	uint64_t dev; /* of its folder: what a cgroup is called by */
+	uint64_t ino;
+	uint64_t limit;  /* as last read; MW_NO_LIMIT */
+	uint32_t version; /* 1 or 2 */
+	char path[4096];  /* its folder below root, from the mount point on */
+};
+
+/*
+ * mw_sampler_group() describes group `number`, 1 for the process's own and
+ * counting towards the root.  -ENOENT when there is none: that is how many there
+ * are.  Numbers hold until the next refresh.
+ */
+int mw_sampler_group(struct mw_sampler *sampler, uint32_t number, struct mw_group *out);
+
+/*
+ * mw_sampler_cgroup_error() says why cgroups take no part, or not all of them:
+ * 0, or -ENOENT (no memory controller is mounted), -EXDEV (the process lies
+ * outside what our cgroup namespace or mount shows), -EACCES (a limit that may
+ * not be read), -EOPNOTSUPP (a limit without a usage), -ENODEV (its folder is not
+ * there), -E2BIG (more levels than are watched, 32: the nearest are), or what else
+ * reading them gave.
+ */
+int mw_sampler_cgroup_error(struct mw_sampler *sampler);
+
+/* mw_sampler_descriptors() is how many descriptors it keeps open. */
+int mw_sampler_descriptors(struct mw_sampler *sampler);
+
+/*
+ * mw_time() repeats one deed `n` times and writes how long each took, in ns, for
+ * benchmarks: a loop in C, so that no interpreter stands between two looks.  For one
+ * thread.
+ * The bare deeds make the same reads on the same descriptors and look at
+ * nothing: the floor that the kernel sets.
+ */
+enum { MW_TIME_SAMPLE = 0, MW_TIME_BARE_SAMPLE = 1, MW_TIME_HEADROOM = 2, MW_TIME_BARE_HEADROOM = 3, MW_TIME_NOTHING = 4 };
+int mw_time(struct mw_sampler *sampler, uint32_t deed, uint32_t n, int64_t *out_ns);
+
+/* ------------------------------------------------------- one-off reads --- */
+
+struct mw_process {
+	uint64_t rss;
+	uint64_t rss_shared;
+	uint64_t pss;        /* MW_ABSENT unless asked for and to be had */
+	uint64_t start_time; /* clock ticks since boot: with the pid, who it is */
+	int32_t ppid;
+	int32_t pss_error; /* 0, or why pss is absent: EACCES for another user's */
+};
+
+/*
+ * mw_process() opens, reads and closes /proc/PID's files below root, all through
+ * one descriptor of its folder, so that they speak of one process.  with_pss
+ * reads smaps_rollup, which takes 34 ms for each 4 GiB.  -ESRCH once it is gone.
+ */
+int mw_process(const char *root, pid_t pid, int with_pss, struct mw_process *out);
+
+enum { MW_SLOT_GROUPS = 8 }; /* cgroups of a worker that are kept, nearest first */
+
+/* Who a slot belongs to.  pid and start_time name a process for ever within one
+   boot (the header's) and one pid namespace. */
+struct mw_owner {
+	uint64_t pid;
+	uint64_t start_time; /* clock ticks since boot */
+	uint64_t pid_namespace; /* inode of /proc/self/ns/pid */
+	uint64_t generation; /* of the slot: how often it was claimed */
+	uint64_t groups;     /* how many of the following are set */
+	uint64_t group_dev[MW_SLOT_GROUPS];
+	uint64_t group_ino[MW_SLOT_GROUPS];
+};
+
+/*
+ * mw_self() says who this process is, for mw_slot_claim() (without the groups),
+ * and which boot this is, 36 characters and a NUL, for mw_board_open().
+ */
+int mw_self(struct mw_owner *out, char boot_id[37]);
+
+/* /proc/pressure/memory: share of time stalled for memory, hundredths of a percent. */
+struct mw_pressure {
+	uint64_t some_avg10;
+	uint64_t some_total_us;
+	uint64_t full_avg10; /* MW_ABSENT where only `some` is told */
+	uint64_t full_total_us;
+};
+
+int mw_pressure(const char *root, struct mw_pressure *out);
+
+/*
+ * mw_fact() reads one of the numbers that `memwatch doctor` talks about, by its
+ * place in a table, for the process of `sampler`.  It opens, reads and closes.
+ * -ENOENT past the end of the table.  A fact that cannot be read is no failure:
+ * its error says why.
+ */
+struct mw_fact {
+	char name[32];
+	char path[4096 + 64]; /* below root, so that a person can look for himself */
+	uint32_t group;       /* the group it was read of, or MW_MACHINE */
+	int32_t error;
+	int64_t value;
+};
+
+int mw_fact(struct mw_sampler *sampler, uint32_t index, struct mw_fact *out);
+
+/* --------------------------------------------------------------- board --- */
+
+/*
+ * The board is one file of fixed size in shared memory, one per user, by which
+ * workers, the watchdog and the person looking see each other.  It has a header,
+ * MW_SLOTS slots of one worker each, and MW_TOKENS brake tokens, one for each
+ * limit that binds somebody.
+ *
+ * A slot has three regions and a ring.  Each region has one writer and is kept
+ * twice under a sequence number: a writer fills the copy nobody reads and then
+ * counts up.  So a reader never waits, and a writer killed at any instruction
+ * leaves the copy before.  The ring keeps the last MW_RECORDS - 1 looks and marks
+ * (and room for the next one), and outlives SIGKILL: it is the flight recorder.
+ */
+enum {
+	MW_SLOTS = 64,
+	MW_TOKENS = 64,
+	MW_RECORDS = 4096,   /* a power of two */
+	MW_LABEL = 128,      /* bytes of UTF-8, filled up with 0 */
+	MW_BOARD_VERSION = 1,
+};
+
+/* The native thread's region: what it saw when it last looked. */
+struct mw_live {
+	int64_t time_ns; /* the heartbeat */
+	uint64_t rss;
+	uint64_t rss_peak;
+	uint64_t headroom;
+	uint64_t limit;
+	uint64_t bind_dev; /* 0, 0: the machine */
+	uint64_t bind_ino;
+	uint64_t looks;
+	int64_t gap_p99_ns; /* between two looks, beyond what was meant; MW_ABSENT's bits: unknown */
+	int64_t gap_max_ns;
+	int64_t cpu_ns; /* the thread's own */
+	uint64_t phase; /* of the brake: MW_BRAKE_* */
+	uint64_t epoch; /* of the trial that the phase speaks of */
+	uint64_t brakes; /* so far */
+};
+
+/* Phases of the brake, in struct mw_live. */
+enum {
+	MW_BRAKE_OFF = 0, /* nobody is looking */
+	MW_BRAKE_WATCHING = 1,
+	MW_BRAKE_HOLDING = 2,
+	MW_BRAKE_RAISING = 3,
+	MW_BRAKE_SQUEEZING = 4,
+	MW_BRAKE_KILLING = 5,
+	MW_BRAKE_SETTLING = 6,
+};
+
+/* Python's region: what the worker is at. */
+struct mw_work {
+	char label[MW_LABEL]; /* "Trial #42"; empty outside a trial */
+	char detail[MW_LABEL]; /* "split 3/5" */
+	uint64_t epoch;       /* counts trials; odd while one runs */
+	int64_t trial_start_ns;
+	uint64_t trial_rss;   /* of the tree when it began */
+	uint64_t budget;      /* what buffers say they will hold, of that trial and before */
+	uint64_t live_bytes;  /* what allocators have handed out */
+	int64_t live_time_ns; /* when that was read */
+	uint64_t worker;      /* its number under a watchdog, from 1; 0 by hand */
+};
+
+/* The watchdog's region: what it asks for. */
+struct mw_orders {
+	uint64_t drain;           /* 0, or why: an MW_DRAIN_* */
+	int64_t drain_deadline_ns;
+	uint64_t rss_limit;       /* of the tree; MW_NO_LIMIT */
+	uint64_t watchdog_pid;    /* 0: nobody */
+	uint64_t watchdog_start_time;
+	int64_t time_ns;          /* its heartbeat */
+};
+
+enum { MW_DRAIN_NO = 0, MW_DRAIN_AGE = 1, MW_DRAIN_RSS = 2, MW_DRAIN_HEADROOM = 3, MW_DRAIN_STALLED = 4, MW_DRAIN_LEAK = 5, MW_DRAIN_STOP = 6 };
+
+/* One record of the ring. */
+struct mw_record {
+	int64_t time_ns;
+	uint64_t kind;  /* MW_RECORD_* */
+	uint64_t rss;   /* of a look; else what the kind says */
+	uint64_t headroom;
+};
+
+enum { MW_RECORD_LOOK = 1, MW_RECORD_MARK = 2 };
+
+struct mw_board;
+
+/* mw_board_open()'s flags */
+enum {
+	MW_BOARD_CREATE = 1, /* make folder and board where there is none */
+	MW_BOARD_REPLACE = 2, /* with CREATE: leave a damaged one, and make a new one in its place */
+};
+
+/*
+ * mw_board_open() opens the board in `folder` and maps it.  The folder's path is
+ * absolute and does not end in '/', which would follow a symlink.  It must be a
+ * real folder, ours, and closed to others (0700); so must the file be (0600).
+ * `boot_id` are the 36 characters of /proc/sys/kernel/random/boot_id: a board of
+ * another boot counts as damaged.
+ *
+ * -EINVAL    a path as above it is not, unknown flags, no boot id
+ * -ENOENT    there is none (without CREATE)
+ * -EPERM     folder or file is another user's, or open to others
+ * -ELOOP, -ENOTDIR  it is a symlink, or no folder
+ * -EPROTO    a board of another version of memwatch: never replaced
+ * -EBADMSG   damaged: its header is not a board's, or it was cut short
+ * -ESTALE    of another boot
+ * -ENOSPC, -EFBIG   no room for it: on the device, below RLIMIT_FSIZE
+ * -EMFILE    this process has 16 boards mapped already
+ * -EAGAIN    others made and removed it each time we looked
+ * and what the system calls give.
+ *
+ * A new board is made under another name, with all its pages there
+ * (posix_fallocate), and then linked: nobody ever sees half a one.  Who dies
+ * in the middle leaves a file "board.*" behind, which may be removed.
+ *
+ * It allocates the handle and keeps no descriptor open.  A handle may be used by
+ * many threads; the mapping is inherited over fork(), where the parent's slot
+ * stays the parent's: the child must neither write to it nor release it.
+ *
+ * A file that somebody cuts short while it is mapped would mean SIGBUS.  The
+ * first open installs a handler for that signal; a fault inside a board puts an
+ * empty board there and marks it broken (-EBADMSG from then on), any other fault
+ * goes where it went before.  A thread that blocks SIGBUS is not protected.
+ */
+int mw_board_open(const char *folder, const char *boot_id, uint32_t flags, struct mw_board **out);
+
+/* mw_board_close() unmaps it; slots stay claimed.  NULL is fine. */
+void mw_board_close(struct mw_board *board);
+
+/*
+ * mw_board_check() says whether the board is still the one others find: 0, or
+ * -ESTALE (unlinked, or another one stands in its place), -EBADMSG (damaged or
+ * cut short).  It opens nothing but asks for the file's status by name: 2 us, so
+ * once a second.  A handler for SIGBUS that another library put in front of ours
+ * meanwhile gets behind it again.
+ */
+int mw_board_check(struct mw_board *board);
+
+/* The mapping, for readers that need one number fast, and where things lie in it. */
+const void *mw_board_memory(const struct mw_board *board);
+struct mw_board_layout {
+	uint64_t size;
+	uint64_t slots;      /* of slot 0, from the beginning */
+	uint64_t slot_size;
+	uint64_t claim;      /* of the claim word, from the slot's beginning */
+	uint64_t live;       /* of the live region's sequence number: generation(16), count(48) */
+	uint64_t live_copy;  /* of its copy 0, which an even count means; 1 follows at live_size */
+	uint64_t live_size;
+};
+void mw_board_layout(struct mw_board_layout *out);
+
+/*
+ * mw_slot_claim() takes a slot for `owner`, whose generation it sets: one that is
+ * free, or else one whose owner is dead, since that one's ring may still be
+ * asked for.  What stood in it counts as empty from then on.  `slot` gets its
+ * number, from 0.
+ *
+ * -EEXIST   this process has one already: `slot` and the generation are that one's
+ * -ENOSPC   all are taken by the living
+ * -EINVAL   the owner has no pid, or too many groups
+ * -EBADMSG  the board is broken
+ *
+ * Whether an owner lives is told by /proc/PID/stat below `root` (which must be
+ * that of our own pid namespace); one of another pid namespace is taken for
+ * dead when its heartbeat is older than `stale_ns`, or, before its first, when it
+ * was met without one that long ago.  It opens files, but allocates nothing.
+ */
+int mw_slot_claim(struct mw_board *board, const char *root, struct mw_owner *owner, int64_t stale_ns, uint32_t *slot);
+
+/*
+ * mw_slot_lock() locks the header and a slot in memory (mlock), and touches the
+ * other slots' regions, so that a look at them meets no new page: -ENOMEM or
+ * -EPERM where RLIMIT_MEMLOCK is too small, which is no reason not to go on.
+ * Locks are not inherited over fork().
+ */
+int mw_slot_lock(struct mw_board *board, uint32_t slot);
+
+/* mw_slot_release() gives it up; 0 also when it no longer is ours. */
+int mw_slot_release(struct mw_board *board, uint32_t slot, const struct mw_owner *owner);
+
+/*
+ * mw_slot_owner() tells whose it is, dead or alive: -ENOENT nobody's, -EAGAIN in
+ * the making, -EBADMSG scribbled over.
+ */
+int mw_slot_owner(const struct mw_board *board, uint32_t slot, struct mw_owner *out);
+
+/*
+ * mw_slot_alive() judges a slot's owner as mw_slot_claim() does, for who looks from
+ * `pid_namespace`: 0, -ESRCH dead, -ESTALE the slot is another's by now.
+ */
+int mw_slot_alive(struct mw_board *board, uint32_t slot, const struct mw_owner *owner, const char *root, uint64_t pid_namespace, int64_t stale_ns);
+
+/*
+ * Readers.  Each gives a whole region as one writer left it: -EAGAIN when a
+ * bounded number of tries met a writer each time, -ENOENT when nothing was
+ * written since the slot was claimed, -ESTALE when it is no longer `owner`'s.
+ */
+int mw_slot_live(const struct mw_board *board, uint32_t slot, const struct mw_owner *owner, struct mw_live *out);
+int mw_slot_work(const struct mw_board *board, uint32_t slot, const struct mw_owner *owner, struct mw_work *out);
+int mw_slot_orders(const struct mw_board *board, uint32_t slot, const struct mw_owner *owner, struct mw_orders *out);
+
+/*
+ * Writers: one thread for each region of a slot, and the native thread for the
+ * ring.  -ESTALE when the slot is no longer `owner`'s (the watchdog passes the
+ * owner it means), -EAGAIN when another writer was met.
+ */
+int mw_slot_set_live(struct mw_board *board, uint32_t slot, const struct mw_owner *owner, const struct mw_live *live);
+int mw_slot_set_work(struct mw_board *board, uint32_t slot, const struct mw_owner *owner, const struct mw_work *work);
+int mw_slot_set_orders(struct mw_board *board, uint32_t slot, const struct mw_owner *owner, const struct mw_orders *orders);
+int mw_slot_record(struct mw_board *board, uint32_t slot, const struct mw_owner *owner, const struct mw_record *record);
+
+/*
+ * mw_slot_records() copies up to `n` records from number `*from` on (0 is the
+ * first since the claim) into `out`, oldest first, and returns how many; `*from`
+ * becomes the number after the last copied.  Records that are gone, or were
+ * written over while they were copied, are passed over; a number above those
+ * written is brought back to the next.  -EAGAIN when the writer was faster each
+ * time, -ESTALE as for readers; `out` may then be half filled.
+ */
+int mw_slot_records(const struct mw_board *board, uint32_t slot, const struct mw_owner *owner, uint64_t *from, struct mw_record *out, uint32_t n);
+
+/* <<< what Python reads ends here */
+
+#endif

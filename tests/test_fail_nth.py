@@ -1,0 +1,261 @@
+"""
+Fail the Nth: each call the C makes fails once at each place, in each way it can; tests/csrc/fail_nth.c judges
+what comes of it. Here stand the calls, the ways, and trees whose figures are known.
+"""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from support import cbuild
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = cbuild.REPO / "tests/csrc/fail_nth.c"
+# What is called without a wrapper, and why it need not fail. Pure computation a compiler may put in place.
+COMPUTES = {"memchr", "memcmp", "memcpy", "memmove", "memset", "strcmp", "strlen", "strncmp", "strnlen", "snprintf"}
+COMPUTES |= {"__popcountdi2"}
+HARMLESS = {
+    "__errno_location": "an address",
+    "free": "cannot fail",
+    "getpid": "cannot fail",
+    "geteuid": "cannot fail",
+    "sysconf": "the page size, which there always is",
+    "munmap": "of a whole mapping of ours: cannot fail",
+    "kill": "signal 0: its failing is the answer",
+    "raise": "of the fault that is not ours, after which there is no more",
+}
+MEMINFO = """\
+MemTotal:        8000000 kB
+MemFree:         1000000 kB
+MemAvailable:    6000000 kB
+Buffers:           10000 kB
+Cached:          3000000 kB
+SwapCached:            0 kB
+SwapTotal:       2000000 kB
+SwapFree:        1500000 kB
+Shmem:             20000 kB
+SReclaimable:      50000 kB
+CommitLimit:     6000000 kB
+Committed_AS:    4000000 kB
+"""
+PROCESS = {
+    "stat": "4242 (a b) R 1 4242 4242 0 -1 4194304 100 0 0 0 5 5 0 0 20 0 1 0 777777 123456789 2500 "
+    "18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
+    "statm": "30000 25000 5000 200 0 20000 0\n",
+    "oom_score_adj": "-17\n",
+    "smaps_rollup": "00400000-7fff0000 ---p 00000000 00:00 0 [rollup]\nRss:   100000 kB\nPss:    91000 kB\n",
+}
+STAT_2 = "anon 50000000\nfile 400000000\ninactive_file 300000000\nactive_file 90000000\nfile_dirty 4096\n"
+STAT_2 += "file_writeback 0\nunevictable 0\n"
+STAT_1 = "cache 400000000\nhierarchical_memory_limit 1000000000\ntotal_cache 400000000\n"
+STAT_1 += "total_inactive_file 300000000\ntotal_active_file 90000000\ntotal_dirty 4096\ntotal_writeback 0\n"
+LEVEL_2 = {
+    "memory.max": "max\n",
+    "memory.high": "max\n",
+    "memory.current": "900000000\n",
+    "memory.stat": STAT_2,
+    "memory.events": "low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\n",
+    "memory.oom.group": "0\n",
+    "memory.swap.max": "max\n",
+    "memory.swap.current": "0\n",
+}
+LEVEL_1 = {
+    "memory.limit_in_bytes": "9223372036854771712\n",
+    "memory.usage_in_bytes": "900000000\n",
+    "memory.stat": STAT_1,
+    "memory.memsw.limit_in_bytes": "9223372036854771712\n",
+    "memory.memsw.usage_in_bytes": "900000000\n",
+    "memory.use_hierarchy": "1\n",
+    "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+}
+MOUNT = "{n} 20 0:{n} / /sys/fs/cgroup{point} rw,nosuid shared:{n} - {kind} {kind} rw{options}\n"
+
+
+def wrapped() -> set[str]:
+    """The calls that fail_nth.c puts itself before."""
+    found = re.findall(r"^(?:WRAP(?:_READ)?\((?:[^(),]+, )?|\w+ \*?__wrap_)(\w+)(?:, )?\(", PROGRAM.read_text(), re.M)
+    return set(found) - {"name"}
+
+
+def sources() -> list[str]:
+    """All of csrc but what needs an interpreter."""
+    return [path.name for path in sorted(cbuild.CSRC.glob("*.c")) if "<Python.h>" not in path.read_text()]
+
+
+def write(folder: Path, files: Mapping[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.fixture(scope="session", params=["v1", "v2"])
+def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A machine of figures that stand still; three levels of cgroups, the outermost without a limit."""
+    root = tmp_path_factory.mktemp("tree")
+    version = request.param
+    old = version == "v1"
+    write(
+        root / "proc",
+        {
+            "meminfo": MEMINFO,
+            "pressure/memory": "some avg10=1.50 avg60=0.00 avg300=0.00 total=123456\n"
+            "full avg10=0.25 avg60=0.00 avg300=0.00 total=23456\n",
+            **{f"sys/vm/{name}": "1\n" for name in ("overcommit_memory", "swappiness", "panic_on_oom")},
+            "sys/vm/oom_kill_allocating_task": "0\n",
+        },
+    )
+    for node in range(2):
+        (root / f"sys/devices/system/node/node{node}").mkdir(parents=True)
+    point = "/memory" if old else ""
+    mount = MOUNT.format(n=30, point=point, kind="cgroup" if old else "cgroup2", options=",memory" if old else "")
+    mountinfo = MOUNT.format(n=29, point="/other", kind="tmpfs", options=",x" * 3000) + mount
+    membership = "4:memory:/a/b\n0::/\n" if old else "0::/a/b\n"
+    write(root / "proc/4242", {**PROCESS, "cgroup": membership, "mountinfo": mountinfo})
+    level = LEVEL_1 if old else LEVEL_2
+    limit, usage = ("memory.limit_in_bytes", "memory.usage_in_bytes") if old else ("memory.max", "memory.current")
+    mounted = root / f"sys/fs/cgroup{point}"
+    write(mounted, level if old else {"cgroup.controllers": "cpu memory\n"})
+    write(mounted / "a", {**level, limit: "2000000000\n", usage: "1900000000\n"})
+    write(mounted / "a/b", {**level, limit: "1000000000\n"})
+    return root
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """fail_nth under AddressSanitizer (leaks too), before all of the C."""
+    flags = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    if "--coverage" in os.environ.get("MEMWATCH_CFLAGS", ""):
+        flags = []  # what a sanitizer adds would count as branches of ours
+    flags += [f"-Wl,--wrap={name}" for name in sorted(wrapped())]
+    return cbuild.build([PROGRAM, *sources()], tmp_path_factory.mktemp("fail_nth") / "fail_nth", flags=flags)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where a board can be: in shared memory, if there is any, for it is made some hundred times."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else tmp_path) as made:
+        yield Path(made) / "board"
+
+
+def fail(program: Path, scenario: str, root: Path, call: str, how: str) -> int:
+    """Run it; how many calls there were to fail."""
+    done = subprocess.run(
+        [program, scenario, root, call, how], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (0, "") == (done.returncode, done.stderr), f"{scenario} {call} {how}\n{done.stdout}"
+    return int(done.stdout)
+
+
+def every(calls: Mapping[str, str]) -> list[tuple[str, str]]:
+    """[("open", "EMFILE"), ...] of {"open": "EMFILE ..."}."""
+    return [(call, how) for call, ways in calls.items() for how in ways.split()]
+
+
+def test_no_call_is_forgotten(tmp_path: Path) -> None:
+    """What our objects need of the C library is failed here or stands in HARMLESS; neither list has more."""
+    needed = set()
+    for source in sources():
+        built = cbuild.build([source], tmp_path / f"{source}.o", flags=("-O2", "-c", "-fPIC"))
+        listed = subprocess.run(["nm", "-u", built], capture_output=True, text=True, check=True).stdout.split()
+        needed |= {name for name in listed if name not in ("U", "w") and not name.startswith("mw_")}
+    needed -= COMPUTES | {"_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
+
+    assert wrapped() | set(HARMLESS) == needed
+
+
+@pytest.mark.parametrize(
+    ("call", "how"),
+    every(
+        {
+            "pread": "EINTR EIO EAGAIN ENODEV ESRCH short eof",
+            "read": "EINTR EIO EAGAIN short eof",
+            "close": "EINTR EIO",
+            "fstat": "EIO",
+            "openat2": "EINTR EAGAIN ENOSYS EPERM EACCES EIO",
+            "open": "EINTR EACCES EIO",
+            "openat": "EINTR EACCES EIO",
+        }
+    ),
+)
+def test_f12_a_call_that_fails_is_retried_or_told(program: Path, tree: Path, call: str, how: str) -> None:
+    """Retried if interrupted, else told; a number that failed is absent, and the next look is whole again."""
+    assert 0 < fail(program, "tree", tree, call, how)
+
+
+@pytest.mark.parametrize(("call", "how"), every(dict.fromkeys(["open", "openat", "openat2"], "EMFILE ENFILE")))
+def test_f13_no_descriptor_left_is_told(program: Path, tree: Path, call: str, how: str) -> None:
+    """What is open goes on working, nothing leaks, and a later refresh finds all."""
+    assert 0 < fail(program, "tree", tree, call, how)
+
+
+@pytest.mark.parametrize(
+    ("call", "how"), every(dict.fromkeys(["open", "openat", "openat2", "pread", "mmap", "fstat"], "ENOMEM"))
+)
+def test_f14_no_memory_for_the_kernel_is_told(program: Path, tree: Path, call: str, how: str) -> None:
+    """At the limit open() answers ENOMEM: the same as with no descriptor left."""
+    assert 0 < fail(program, "tree", tree, call, how)
+
+
+@pytest.mark.parametrize(
+    ("call", "how"),
+    every({"openat2": "EMFILE", "openat": "ENOMEM", "pread": "EINTR EIO", "get_mempolicy": "ENOSYS EPERM"}),
+)
+def test_f12_f13_f14_a_fact_that_cannot_be_read_says_why(program: Path, tree: Path, call: str, how: str) -> None:
+    """A fact is the truth or has an error; it is never another number."""
+    assert 0 < fail(program, "facts", tree, call, how)
+
+
+@pytest.mark.parametrize(
+    ("call", "how"),
+    every(
+        {
+            "stat": "EACCES ENOMEM",
+            "madvise": "EINVAL",
+            "mmap": "ENOMEM",
+            "pread": "EINTR EIO short",
+            "openat2": "EINTR ENOSYS EMFILE",
+            "openat": "EINTR EMFILE",
+        }
+    ),
+)
+def test_f12_f14_a_process_that_looks_at_itself(program: Path, call: str, how: str) -> None:
+    """The same on this machine, whose figures move: nothing leaks, nothing is 0, the next look is whole."""
+    assert 0 < fail(program, "self", Path("/"), call, how)
+
+
+@pytest.mark.parametrize(
+    ("call", "how"),
+    every(
+        {
+            "calloc": "ENOMEM",
+            "mkdir": "EACCES ENOSPC",
+            "open": "EMFILE ENOMEM",
+            "fstat": "EIO",
+            "openat": "EMFILE EACCES ENOSPC ENOMEM",
+            "pread": "EIO short eof",
+            "fchmod": "EPERM",
+            "getrlimit": "EINVAL",
+            "posix_fallocate": "ENOSPC EFBIG EINTR EIO",
+            "pwrite": "ENOSPC EIO short",
+            "fstatat": "EIO",
+            "linkat": "ENOSPC EIO",
+            "renameat": "ENOSPC EIO",
+            "unlinkat": "EIO",
+            "close": "EIO",
+            "sigaction": "EINVAL",
+            "mmap": "ENOMEM",
+            "mlock": "ENOMEM EPERM",
+            "lstat": "EIO",
+        }
+    ),
+)
+def test_f13_f14_f95_a_board_that_cannot_be_made_is_told(program: Path, folder: Path, call: str, how: str) -> None:
+    """The error is told where it happened, no half-made file stays, and the next attempt has a whole board."""
+    assert 0 < fail(program, "board", folder, call, how)
