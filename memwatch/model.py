@@ -1,0 +1,220 @@
+"""Values: what was seen and what was asked for. Frozen, and they refuse to be wrong when built."""
+
+import errno as errno_names
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+MiB = 2**20
+GB = 10**9
+
+# Defaults of the watermarks, each with its reason. Where one is a formula of another, it stands in
+# Watermarks.for_limit() in the same order.
+BRAKE = 2 * GB  # a desktop with less than this available begins to swap and hang
+BRAKE_LEAST = 64 * MiB  # at a 1 ms period 64 MiB of margin always beat the kernel in a 512 MiB cgroup
+BRAKE_SHARE = 0.10  # of a limit below 20 GB
+FLOOR_LEAST = 16 * MiB  # what the path to the kill, and its neighbours, still need
+
+
+class Binding(NamedTuple):
+    """
+    What limits memory: the machine, or a memory cgroup.
+
+    Attributes:
+        limit: In bytes: MemTotal, or the cgroup's limit; None where it has none.
+        path: The cgroup's folder; None for the machine.
+        dev, ino: Device and inode of that folder, which are its name; 0 for the machine.
+        version: 1 or 2 for a cgroup, 0 for the machine.
+    """
+
+    limit: int | None
+    path: str | None = None
+    dev: int = 0
+    ino: int = 0
+    version: int = 0
+
+    def __str__(self) -> str:
+        from .units import format_size  # a regular expression, for who prints
+
+        limit = "no limit" if self.limit is None else format_size(self.limit)
+        return f"the machine ({limit})" if self.path is None else f"cgroup {escape(self.path)} ({limit})"
+
+
+class Failure(NamedTuple):
+    """
+    A source that gave no number.
+
+    Attributes:
+        source: "meminfo", "swap", "statm" or "cgroup".
+        errno: EBADMSG malformed or cut, EOVERFLOW, ENODATA empty, ERANGE impossible, or the system's own.
+    """
+
+    source: str
+    errno: int
+
+    def __str__(self) -> str:
+        name = errno_names.errorcode.get(self.errno, str(self.errno))
+        return f"{self.source}: {name} ({os.strerror(self.errno)})"
+
+
+class Sample(NamedTuple):
+    """
+    One look at memory. Bytes; None is what could not be read, and why is in *errors*.
+
+    Attributes:
+        time: Seconds on the monotonic clock, before the first read.
+        mem_total, mem_available: MemTotal and MemAvailable of /proc/meminfo.
+        swap_total, swap_free: SwapTotal and SwapFree.
+        rss: Resident memory of the process, of which
+        rss_shared: is file and shared memory, and
+        rss_anon: its own. Huge pages of hugetlbfs are in none of them.
+        headroom: Bytes that can still be taken before somebody is killed: the least of MemAvailable and,
+            for every memory cgroup of the process that has a limit, limit - usage + reclaimable file cache.
+        binds: What headroom is measured against; None when headroom is.
+        estimated: The kernel tells no MemAvailable (before 3.14); MemFree + Cached + SReclaimable - Shmem
+            stands in for it.
+        errors: Sources that gave no number this time.
+    """
+
+    time: float
+    mem_total: int | None
+    mem_available: int | None
+    swap_total: int | None
+    swap_free: int | None
+    rss: int | None
+    rss_shared: int | None
+    rss_anon: int | None
+    headroom: int | None
+    binds: Binding | None
+    estimated: bool = False
+    errors: tuple[Failure, ...] = ()
+
+
+class ProcessMemory(NamedTuple):
+    """
+    Memory of one process of a tree, in bytes.
+
+    Attributes:
+        pid: Its id.
+        rss: Resident memory; pages it shares with others count in full.
+        rss_shared: The file and shared part of it, or None.
+        pss: Proportional: a page shared by n counts 1/n. None unless asked for and to be had.
+    """
+
+    pid: int
+    rss: int
+    rss_shared: int | None
+    pss: int | None
+
+
+class Tree(NamedTuple):
+    """
+    Memory of a process and all its descendants, in bytes.
+
+    Attributes:
+        rss: The sum, which counts shared pages once for each: an upper bound, and cheap.
+        pss: The sum of PSS, which counts each page once. None unless asked for, or where one of the
+            processes may not be read.
+        processes: Each of them, the root first.
+    """
+
+    rss: int
+    pss: int | None
+    processes: tuple[ProcessMemory, ...]
+
+
+class Pressure(NamedTuple):
+    """
+    /proc/pressure/memory: the time in which tasks were stalled for memory.
+
+    Attributes:
+        some_avg10: Percent of the last 10 s in which at least one task was.
+        full_avg10: In which all were; None where the kernel does not tell.
+        some_total, full_total: Seconds since boot.
+    """
+
+    some_avg10: float
+    full_avg10: float | None
+    some_total: float
+    full_total: float | None
+
+
+class Fact(NamedTuple):
+    """
+    A number of this machine that has a say in what memory does.
+
+    Attributes:
+        name: What it is called here.
+        path: Where it was read, below the root.
+        group: The number of the cgroup it speaks of, 1 for the process's own; 0: the machine, or the process.
+        value: None where it could not be read.
+        errno: Why not; 0.
+    """
+
+    name: str
+    path: str
+    group: int
+    value: int | None
+    errno: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watermarks:
+    """
+    Watermarks of headroom, in bytes.
+
+    Attributes:
+        warn: Below, a person is told.
+        resume: Above, pressure is over. Higher than *brake*, so that headroom that hovers at one number
+            cannot flap.
+        brake: Below, a trial must end.
+        floor: Below, there is no time left to ask: the process ends.
+    """
+
+    warn: int
+    resume: int
+    brake: int
+    floor: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor < self.brake < self.resume <= self.warn:
+            raise ValueError(
+                "need 0 < floor < brake < resume <= warn, got "
+                f"floor {self.floor}, brake {self.brake}, resume {self.resume}, warn {self.warn} (bytes)"
+            )
+
+    @classmethod
+    def for_limit(
+        cls,
+        limit: int,
+        *,
+        brake: int | None = None,
+        warn: int | None = None,
+        resume: int | None = None,
+        floor: int | None = None,
+    ) -> "Watermarks":
+        """
+        The watermarks where *limit* bytes bind, with defaults for what is not given.
+
+        Raises:
+            ValueError: They are out of order, or *brake* or *warn* is not below *limit*.
+        """
+        if brake is None:
+            # In a limit of 64 MiB and less nothing sensible can be trained; half of it keeps the order.
+            brake = min(BRAKE, max(BRAKE_LEAST, int(limit * BRAKE_SHARE)), limit // 2)
+        if brake >= limit:
+            raise ValueError(f"brake {brake} bytes must be below the limit that binds, {limit} bytes")
+        if warn is None:
+            warn = 2 * brake
+        if resume is None:
+            resume = min(brake + brake // 4, warn)
+        if floor is None:
+            floor = max(brake // 4, min(FLOOR_LEAST, brake // 2))
+        return cls(warn=warn, resume=resume, brake=brake, floor=floor)
+
+
+def escape(text: str) -> str:
+    """*text* for a terminal or a log: what is not printable, bidi controls too, as an escape sequence."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
+    )
