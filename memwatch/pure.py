@@ -9,6 +9,7 @@ import errno
 import os
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cache
 from types import TracebackType
@@ -43,7 +44,7 @@ def check_pid(pid: int | None) -> None:
         raise ValueError(f"pid {pid!r} must be a process id, from 1 on, or None for this process")
 
 
-class Looker:
+class Looker(ABC):
     """What both samplers have in common: being closed, and trees."""
 
     def __enter__(self) -> Self:
@@ -54,8 +55,9 @@ class Looker:
     ) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Lets go of what it keeps. A second time does nothing."""
 
     @classmethod
     def tree(cls, pid: int | None = None, *, pss: bool = False) -> Tree:
@@ -95,8 +97,9 @@ class Looker:
         return memory if memory is not None and member.is_running() else None
 
     @classmethod
+    @abstractmethod
     def _process(cls, pid: int, pss: bool) -> ProcessMemory | None:
-        raise NotImplementedError
+        """One process, read once; None once it is gone."""
 
 
 class PsutilSampler(Looker):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.cbuild import REPO
+from support.fork import in_child
 
 from memwatch import Binding, Failure, ProcessGone, ReadingError, Sampler, Watermarks
 from memwatch.sampler import PURE
@@ -511,23 +512,13 @@ def test_f35_a_cgroup_that_may_not_be_read_is_left_out_and_said(tmp_path: Path) 
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o011)  # pytest's own folders, closed to others
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        os.setresuid(65534, 65534, 65534)
-        try:
-            with Sampler(pid=tree.pid, root=tree.root, near=2**63) as sampler:
-                answer = f"{sampler.cgroup_error} {sampler.headroom()}"
-        except BaseException as error:
-            answer = repr(error)
-        os.write(write, answer.encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as answer:
-        said = answer.read()
-    os.waitpid(child, 0)
 
-    assert f"{errno.EACCES} {100 * MiB}" == said
+    def look_as_nobody() -> str:
+        os.setresuid(65534, 65534, 65534)
+        with Sampler(pid=tree.pid, root=tree.root, near=2**63) as sampler:
+            return f"{sampler.cgroup_error} {sampler.headroom()}"
+
+    assert f"{errno.EACCES} {100 * MiB}" == in_child(look_as_nobody)
 
 
 def test_f15_a_zombie_is_gone(tree: ProcTree) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support.fork import in_child
 from support.wait import until
 
 import memwatch
@@ -30,24 +31,6 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
     assert process.stdin is not None
     process.stdin.close()
-
-
-def in_child(deed: "object") -> str:
-    """What *deed* says in a forked child."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            answer = str(deed())  # type: ignore[operator]
-        except BaseException as error:
-            answer = repr(error)
-        os.write(write, answer.encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as said:
-        answer = said.read()
-    os.waitpid(pid, 0)
-    return answer
 
 
 def test_a_sample_is_whole() -> None:
