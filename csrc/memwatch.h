@@ -143,6 +143,14 @@ int64_t mw_headroom(struct mw_sampler *sampler);
 int mw_sampler_near(struct mw_sampler *sampler, uint64_t bytes);
 
 /*
+ * mw_sampler_credit() names bytes that MemAvailable leaves out and that can be had all
+ * the same: from now on they count for headroom, though never above MemTotal, and
+ * mem_available stays what the kernel says.  0 after open.  It does nothing for a
+ * cgroup's limit.
+ */
+int mw_sampler_credit(struct mw_sampler *sampler, uint64_t bytes);
+
+/*
  * mw_sampler_refresh() finds the process's memory cgroups anew and opens their
  * files.  On failure what was open stays.  It opens files but allocates nothing,
  * and takes some 20 us a level.

@@ -14,6 +14,7 @@
 #ifndef MW_PARSE_H
 #define MW_PARSE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -132,6 +133,32 @@ int mw_parse_mount(const char *line, size_t len, struct mw_mount *out);
  * is no error here: a group without controllers has an empty file.
  */
 int mw_parse_word(const char *text, size_t len, const char *word, uint32_t *out);
+
+/*
+ * /proc/zoneinfo, which has 1 KiB for each CPU and is taken in chunks, cut anywhere:
+ * how many free pages the CPUs keep on lists of their own, over all zones.  Feed all
+ * of it, then ask.  The first error stays; -ENODATA: nobody has such a list.  A line
+ * above MW_ZONE_LINE bytes is not the kernel's.
+ */
+enum { MW_ZONE_LINE = 256 };
+struct mw_pagesets {
+	uint64_t pages;
+	int32_t err;
+	uint32_t held;    /* bytes in `line`, of a line whose end is yet to come */
+	bool in_zone;     /* behind a "Node 0, zone Normal" */
+	bool in_pagesets; /* and behind its "pagesets" */
+	bool any;         /* at least one count was there */
+	char line[MW_ZONE_LINE];
+};
+void mw_pagesets_init(struct mw_pagesets *sets);
+int mw_pagesets_feed(struct mw_pagesets *sets, const char *text, size_t len);
+int mw_pagesets_end(const struct mw_pagesets *sets, uint64_t *pages);
+
+/*
+ * /proc/PID/task/TID/children: the first pid of a text like "12 34 ", and in `used` how
+ * many bytes it took.  -ENODATA: no whole one is left, for the blank behind it is missing.
+ */
+int mw_parse_child(const char *text, size_t len, size_t *used, int32_t *out);
 
 /* <<< what tests read ends here */
 

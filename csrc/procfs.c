@@ -79,16 +79,21 @@ void mw_close_file(int *fd)
 	*fd = -1;
 }
 
-ssize_t mw_reread(int fd, char *text, size_t size)
+ssize_t mw_read_on(int fd, char *text, size_t size, int64_t at)
 {
 	ssize_t n;
 
 	do
-		n = pread(fd, text, size, 0);
+		n = pread(fd, text, size, (off_t)at);
 	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	return (size_t)n == size ? n - 1 : n;
+	return n < 0 ? -errno : n;
+}
+
+ssize_t mw_reread(int fd, char *text, size_t size)
+{
+	ssize_t n = mw_read_on(fd, text, size, 0);
+
+	return n > 0 && (size_t)n == size ? n - 1 : n;
 }
 
 ssize_t mw_read_file(int folder, const char *name, char *text, size_t size)
@@ -111,21 +116,25 @@ bool mw_is_system_root(int root)
 	       ours.st_ino == theirs.st_ino;
 }
 
-/* "proc/self", or "proc/" and a pid in decimal; snprintf() may take a lock and allocate. */
-static void process_path(pid_t pid, char path[32])
+char *mw_put_id(char *to, pid_t id)
 {
 	char digits[16];
-	size_t n = 0, at = 5;
+	size_t n = 0;
 
-	memcpy(path, "proc/self", 10);
-	if (!pid)
-		return;
 	do
-		digits[n++] = (char)('0' + pid % 10);
-	while (pid /= 10);
+		digits[n++] = (char)('0' + id % 10);
+	while (id /= 10);
 	while (n)
-		path[at++] = digits[--n];
-	path[at] = '\0';
+		*to++ = digits[--n];
+	return to;
+}
+
+/* "proc/self", or "proc/" and a pid. */
+static void process_path(pid_t pid, char path[32])
+{
+	memcpy(path, "proc/self", 10);
+	if (pid)
+		*mw_put_id(path + 5, pid) = '\0';
 }
 
 /*

@@ -38,6 +38,7 @@ struct mw_sampler {
 	bool self;
 	pid_t opener; /* where the kernel cannot empty a page (Linux < 4.14); else 0 */
 	uint64_t near;
+	uint64_t credit;
 	int64_t limits_at;     /* when the limits are due */
 	int64_t membership_at; /* when to ask for it again */
 	int64_t removed_at;    /* when to say again that a group is gone */
@@ -200,13 +201,15 @@ static void look(struct mw_sampler *sampler, bool swap, struct mw_sample *out)
 		out->swap_free = meminfo.swap_free;
 		out->swap_error = meminfo.swap_error;
 		out->flags |= meminfo.estimated ? MW_ESTIMATED : 0;
-		out->headroom = meminfo.available;
+		out->headroom = sum(meminfo.available, sampler->credit);
+		if (out->headroom > meminfo.total)
+			out->headroom = meminfo.total;
 		out->limit = meminfo.total;
 		if (swap && meminfo.swap_error)
 			sampler->reader.dropped++;
 		if (sampler->flags & MW_COUNT_SWAP) {
 			swap_free = meminfo.swap_free;
-			out->headroom = meminfo.swap_error ? MW_ABSENT : sum(meminfo.available, swap_free);
+			out->headroom = meminfo.swap_error ? MW_ABSENT : sum(out->headroom, swap_free);
 		}
 	} else {
 		out->swap_error = out->meminfo_error;
@@ -354,6 +357,16 @@ int mw_sampler_near(struct mw_sampler *sampler, uint64_t bytes)
 	return leave(sampler, 0);
 }
 
+int mw_sampler_credit(struct mw_sampler *sampler, uint64_t bytes)
+{
+	int err = enter(sampler);
+
+	if (err)
+		return err;
+	sampler->credit = bytes;
+	return leave(sampler, 0);
+}
+
 static int open_all(struct mw_sampler *sampler, const char *root, pid_t pid)
 {
 	struct mw_meminfo meminfo;
@@ -467,22 +480,12 @@ int mw_time(struct mw_sampler *sampler, uint32_t deed, uint32_t n, int64_t *out_
 	for (uint32_t i = 0; i < n; i++) {
 		int64_t before = clock_ns(CLOCK_MONOTONIC);
 
-		switch (deed) {
-		case MW_TIME_SAMPLE:
+		if (deed == MW_TIME_SAMPLE)
 			(void)mw_sample(sampler, &sample);
-			break;
-		case MW_TIME_BARE_SAMPLE:
-			bare(sampler, true);
-			break;
-		case MW_TIME_HEADROOM:
+		else if (deed == MW_TIME_HEADROOM)
 			(void)mw_headroom(sampler);
-			break;
-		case MW_TIME_BARE_HEADROOM:
-			bare(sampler, false);
-			break;
-		default:
-			break;
-		}
+		else if (deed != MW_TIME_NOTHING)
+			bare(sampler, deed == MW_TIME_BARE_SAMPLE);
 		out_ns[i] = clock_ns(CLOCK_MONOTONIC) - before;
 	}
 	return 0;

@@ -8,6 +8,7 @@ Eater is a real process that takes memory on order.
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,46 @@ from typing import Self
 _PAGE = os.sysconf("SC_PAGESIZE")
 _UNLIMITED = {1: "9223372036854771712", 2: "max"}
 _POINT = {1: "sys/fs/cgroup/memory", 2: "sys/fs/cgroup"}
+# The kernel's own form. Its per-CPU lists are below "pagesets"; a zone without memory has none.
+_ZONE = """\
+Node 0, zone   Normal
+  pages free     910060
+        boost    0
+        min      9438
+        low      11797
+        high     14156
+        spanned  5505024
+        present  5505024
+        managed  983040
+        cma      0
+        protection: (0, 0, 0, 0, 0)
+      nr_free_pages 910060
+      nr_mlock     0
+      nr_free_cma  0
+  pagesets
+{cpus}  node_unreclaimable:  0
+  start_pfn:           1048576
+Node 0, zone  Movable
+  pages free     0
+        boost    0
+        min      32
+        low      32
+        high     32
+        spanned  0
+        present  0
+        managed  0
+        cma      0
+        protection: (0, 0, 0, 0, 0)
+"""
+_CPU = """\
+    cpu: {cpu}
+              count:    {count}
+              high:     5898
+              batch:    63
+              high_min: 5898
+              high_max: 61440
+  vm stats threshold: 24
+"""
 _MOUNT = {
     1: "36 32 0:33 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n",
     2: "34 33 0:24 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n",
@@ -36,9 +77,10 @@ def _write(path: Path, text: str) -> None:
 
 class ProcTree:
     """
-    A machine in a folder: meminfo, processes, and memory cgroups of one version.
+    A machine in a folder: meminfo, zoneinfo, processes, and memory cgroups of one version.
 
-    Sizes are in bytes; meminfo holds whole KiB and statm whole pages, so give multiples of both.
+    Sizes are in bytes; meminfo holds whole KiB and statm whole pages, so give multiples of both. What looks at
+    "this process" (/proc/self) below it sees *pid*.
 
     Args:
         folder: Where to make it; it must exist.
@@ -53,7 +95,11 @@ class ProcTree:
         self.version = version
         self.pid = pid
         self.machine()
+        self.zoneinfo()
         self.process(pid)
+        me = self.root / "proc/self"
+        me.unlink(missing_ok=True)
+        me.symlink_to(str(pid))
         if version == 1:
             self.group("/")
         else:
@@ -77,6 +123,15 @@ class ProcTree:
         lines += [("Buffers", 0), ("Cached", cached), ("SwapCached", 0), ("SwapTotal", swap_total)]
         lines += [("SwapFree", swap_free), ("Shmem", shmem), ("SReclaimable", reclaimable)]
         _write(self.root / "proc/meminfo", "".join(f"{key + ':':<16}{size // 1024:>8} kB\n" for key, size in lines))
+
+    def zoneinfo(self, counts: Iterable[int] = (0, 0)) -> None:
+        """
+        Writes /proc/zoneinfo: *counts* are the free pages on each CPU's own list.
+
+        MemAvailable leaves these out. No CPU at all is a kernel that does not tell.
+        """
+        cpus = "".join(_CPU.format(cpu=cpu, count=count) for cpu, count in enumerate(counts))
+        _write(self.root / "proc/zoneinfo", _ZONE.format(cpus=cpus))
 
     def process(self, pid: int, *, rss: int = 100 * _PAGE, shared: int = 10 * _PAGE, start_time: int = 1000) -> None:
         """Writes /proc/PID's files. A process of no *rss* is a zombie."""

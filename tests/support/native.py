@@ -153,6 +153,18 @@ class Parsers:
             return out
         return Mount(out.version, self.ffi.string(out.root), self.ffi.string(out.point))
 
+    def pagesets(self, *chunks: bytes) -> int | str:
+        """Pages, of a text in pieces; each is fed, for the first error must stay."""
+        sets, pages = self.ffi.new("struct mw_pagesets *"), self.ffi.new("uint64_t *", UNTOUCHED)
+        self.lib.mw_pagesets_init(sets)
+        for chunk in chunks:
+            self.lib.mw_pagesets_feed(sets, self.ffi.from_buffer(chunk), len(chunk))
+        result = self.lib.mw_pagesets_end(sets, pages)
+        if result == 0:
+            return int(pages[0])
+        assert pages[0] == UNTOUCHED, "pagesets failed, yet wrote"
+        return errno.errorcode[-result]
+
     def word(self, text: bytes, word: bytes) -> bool | str:
         out = self._call("word", "uint32_t", text, word)
         return out if isinstance(out, str) else {0: False, 1: True}[out]
