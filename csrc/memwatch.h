@@ -483,6 +483,77 @@ int mw_slot_record(struct mw_board *board, uint32_t slot, const struct mw_owner 
  */
 int mw_slot_records(const struct mw_board *board, uint32_t slot, const struct mw_owner *owner, uint64_t *from, struct mw_record *out, uint32_t n);
 
+/* --------------------------------------------------------------- judge --- */
+
+/*
+ * What to do about a look at memory, once a trial runs: four comparisons with numbers
+ * that policy.py computed.  policy.trip() is the reference; the two are held to the
+ * same answers by a differential test.  Pure: no clock, no I/O, any thread.
+ */
+struct mw_numbers {
+	uint64_t brake;     /* headroom below which the trial must end */
+	uint64_t resume;    /* above: nobody is in danger */
+	uint64_t urgent;    /* below: a hold does not wait to its end, and the trial's children go */
+	uint64_t floor;     /* below: no time is left to ask */
+	uint64_t rss_limit; /* of this process; MW_NO_LIMIT */
+	int64_t hold_ns;    /* how long a trial is held before it is told */
+	int64_t grace_ns;   /* how long it may take to end then */
+	int64_t squeeze_ns; /* after it was told; below 0: never */
+	int64_t reap_ns;    /* how long the memory of children that were killed may take to come back */
+};
+
+/* One look, as judged. */
+struct mw_look {
+	int64_t time_ns;
+	uint64_t headroom; /* MW_ABSENT: unknown */
+	uint64_t rss;      /* MW_ABSENT */
+	uint64_t epoch;    /* of the trial that would be stopped; 0: none runs */
+	uint32_t shielded; /* it asked not to be cut now */
+	uint32_t children; /* how many of its descendants were started since it began */
+};
+
+/* What is remembered between two looks; all 0 at first. */
+struct mw_judgment {
+	uint64_t phase; /* MW_BRAKE_* */
+	uint64_t epoch; /* of the trial held or told; 0 */
+	int64_t since_ns;  /* the hold began; then the grace period did */
+	int64_t told_ns;
+	int64_t reaped_ns; /* 0: its children were not killed */
+	uint64_t over;     /* 1 while RSS is above its limit */
+};
+
+/* What is to be done, as bits. */
+enum {
+	MW_DO_HOLD = 1,     /* park it, and look a second time */
+	MW_DO_RELEASE = 2,  /* let it go on */
+	MW_DO_TELL = 4,     /* raise in it, until it ends */
+	MW_DO_REAP = 8,     /* kill the children it started */
+	MW_DO_SQUEEZE = 16, /* let its allocations fail */
+	MW_DO_LIFT = 32,    /* let them succeed again */
+	MW_DO_KILL = 64,    /* last words, then this process ends */
+	MW_DO_WAKE = 128,   /* tell the watchdog that RSS is above its limit */
+};
+
+/*
+ * mw_judge() moves `state` on by one look and returns what is to be done.  In every
+ * phase but MW_BRAKE_OFF, WATCHING and SETTLING the look must be a second look (see
+ * mw_brake_start()): the per-CPU page lists count as there.
+ */
+uint32_t mw_judge(const struct mw_numbers *numbers, struct mw_judgment *state, const struct mw_look *look);
+
+/* A trial that could be the one to stop. */
+struct mw_candidate {
+	uint64_t growth;   /* of its process tree since it began, in bytes; MW_ABSENT counts as 0 */
+	int64_t start_ns;  /* when it began */
+	uint64_t number;   /* what to call it by: a slot, a seat */
+};
+
+/*
+ * mw_victim() is the place in `list` of the one to stop: the largest growth; of equals
+ * the one that began last, of those the lowest number.  -ENOENT of none.
+ */
+int mw_victim(const struct mw_candidate *list, uint32_t n);
+
 /* <<< what Python reads ends here */
 
 #endif

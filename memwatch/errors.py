@@ -15,3 +15,84 @@ class ReadingError(MemwatchError, OSError):
 
 class BoardError(MemwatchError):
     """The shared board cannot be used; the message says whose it is, or what is wrong with it."""
+
+
+class SettingsError(MemwatchError, ValueError):
+    """A setting that cannot be meant; the message names the value, where it came from, the rule and what to do."""
+
+
+class EmergencyBrake(MemwatchError, MemoryError):
+    """
+    A trial was ended, so that the machine, or the cgroup, does not run out of memory.
+
+    By now the trial's memory is given back as far as it could be. All state is in *args*, so that it survives
+    pickling and copying; str() is the message alone. Bytes and seconds; None is unknown.
+
+    Attributes:
+        label: The trial, as "Trial #42".
+        detail: Where it was, as "split 3/5".
+        available: Headroom when the trial was told to end.
+        threshold: The watermark it fell below.
+        freed: What came back.
+        seconds: From when the trial was told until its memory was back.
+        parameters: What the trial was called with, shortened.
+    """
+
+    def __init__(  # noqa: PLR0917 - pickling calls it with args, by place
+        self,
+        message: str,
+        label: str = "",
+        detail: str = "",
+        available: int | None = None,
+        threshold: int | None = None,
+        freed: int | None = None,
+        seconds: float | None = None,
+        parameters: str = "",
+    ) -> None:
+        super().__init__(message, label, detail, available, threshold, freed, seconds, parameters)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    @property
+    def label(self) -> str:
+        """The trial, as "Trial #42"."""
+        return self.args[1]  # type: ignore[no-any-return]
+
+    @property
+    def detail(self) -> str:
+        """Where it was, as "split 3/5"; empty where it did not say."""
+        return self.args[2]  # type: ignore[no-any-return]
+
+    @property
+    def available(self) -> int | None:
+        """Headroom when the trial was told to end, in bytes."""
+        return self.args[3]  # type: ignore[no-any-return]
+
+    @property
+    def threshold(self) -> int | None:
+        """The watermark it fell below, in bytes."""
+        return self.args[4]  # type: ignore[no-any-return]
+
+    @property
+    def freed(self) -> int | None:
+        """What came back, in bytes."""
+        return self.args[5]  # type: ignore[no-any-return]
+
+    @property
+    def seconds(self) -> float | None:
+        """From when the trial was told until its memory was back."""
+        return self.args[6]  # type: ignore[no-any-return]
+
+    @property
+    def parameters(self) -> str:
+        """What the trial was called with, shortened."""
+        return self.args[7]  # type: ignore[no-any-return]
+
+
+class NotAdmitted(MemwatchError, MemoryError):
+    """A trial was not begun: memory did not come back in time, or could not be read; the message says which."""
+
+
+class TooManyBrakes(MemwatchError):
+    """The worker shall stop: so many of its trials in a row were braked that the next one would be, too."""

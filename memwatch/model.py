@@ -15,6 +15,24 @@ BRAKE_LEAST = 64 * MiB  # at a 1 ms period 64 MiB of margin always beat the kern
 BRAKE_SHARE = 0.10  # of a limit below 20 GB
 FLOOR_LEAST = 16 * MiB  # what the path to the kill, and its neighbours, still need
 
+# Defaults of what takes time, in seconds, each with its reason.
+HOLD = 0.05  # longer than a burst that ends by itself; 1,000 parks of it under torch training hurt nothing
+HOLD_MOST = 10  # the whole process stands still meanwhile
+GRACE = 5.0  # of 2,250 brakes the slowest landed after 0.035 s; the rest is for who cleans up
+SQUEEZE = None  # OpenBLAS answers a failed allocation with exit(1), 18 of 20 times: only for who asks
+SETTLE = 2.0  # collecting and trimming 500 MB took 0.2 s at most; a killed child's memory, up to 2.9 s
+ADMIT_TIMEOUT = 600.0  # a neighbour's trial has ended by then, or will not end by itself
+MAX_BRAKES = 5  # what did not fit five times running does not fit the sixth time
+WARN_EVERY = 60.0  # more than one a minute hides what else the log says
+REAP = 0.25  # what a killed process held comes back at 70 ms/GiB: 3.5 GiB
+BLIND = 2.0  # a reading may fail now and then; twenty looks of 100 ms in a row do not
+LONGEST = 10**9  # 31 years; in ns it fits in 64 bits
+
+# Percent of the last 10 s in which nobody got on for want of memory, and for how long: a sixth of where
+# systemd-oomd kills (60 % for 30 s), and a third as long, for it is a line in the log only.
+STALL = 10.0
+STALL_FOR = 10.0
+
 
 class Binding(NamedTuple):
     """
@@ -213,8 +231,59 @@ class Watermarks:
         return cls(warn=warn, resume=resume, brake=brake, floor=floor)
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """
+    How long things may take, in seconds, and how many brakes are too many.
+
+    Attributes:
+        hold: A trial is parked this long before it is told to end, for the burst that ends by itself; 0: it is
+            told at the second look.
+        grace: How long it may take to end once it is told; then the process is killed.
+        squeeze: After so long its allocations are made to fail; None: never.
+        settle: How long memory that was given back may take to show, at most.
+        admit_timeout: How long the next trial waits for memory before it fails.
+        max_brakes: So many trials in a row may be braked; then the worker stops.
+        warn_every: At most one warning in this time.
+        reap: How long the memory of children that were killed may take to come back.
+        blind: Without a reading for this long, somebody is told.
+    """
+
+    hold: float = HOLD
+    grace: float = GRACE
+    squeeze: float | None = SQUEEZE
+    settle: float = SETTLE
+    admit_timeout: float = ADMIT_TIMEOUT
+    max_brakes: int = MAX_BRAKES
+    warn_every: float = WARN_EVERY
+    reap: float = REAP
+    blind: float = BLIND
+
+    def __post_init__(self) -> None:
+        # nan fails each of these, too.
+        self._need("hold", self.hold, 0 <= self.hold <= HOLD_MOST, f"0 <= hold <= {HOLD_MOST} s")
+        for name in ("grace", "reap", "blind"):
+            value = getattr(self, name)
+            self._need(name, value, 0 < value <= LONGEST, f"0 < {name} <= {LONGEST} s")
+        for name in ("settle", "admit_timeout", "warn_every"):
+            value = getattr(self, name)
+            self._need(name, value, 0 <= value <= LONGEST, f"0 <= {name} <= {LONGEST} s")
+        if self.squeeze is not None:
+            fits = 0 <= self.squeeze < self.grace
+            self._need("squeeze", self.squeeze, fits, f"0 <= squeeze < grace, which is {self.grace!r} s")
+        whole = isinstance(self.max_brakes, int) and not isinstance(self.max_brakes, bool)
+        self._need("max_brakes", self.max_brakes, whole and self.max_brakes >= 1, "a whole number of 1 or more")
+
+    @staticmethod
+    def _need(name: str, value: object, holds: bool, rule: str) -> None:
+        if not holds:
+            raise ValueError(f"need {rule}, got {name} {value!r}")
+
+
 def escape(text: str) -> str:
     """*text* for a terminal or a log: what is not printable, bidi controls too, as an escape sequence."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
     )

@@ -230,6 +230,8 @@ def _text(field: Any) -> str:
 
 def _bytes(text: str) -> bytes:
     """*text* up to what a label holds, and up to a NUL: never half a character."""
+    if text.isprintable() and len(text) <= lib.MW_LABEL and text.isascii():
+        return text.encode()
     whole = text.partition("\0")[0].encode("utf-8", "replace")
     return whole[: lib.MW_LABEL].decode("utf-8", "ignore").encode()
 

@@ -1,13 +1,14 @@
 """Values refuse to be wrong when built."""
 
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memwatch import Binding, Failure, Watermarks
-from memwatch.model import escape
+from memwatch.model import Patience, escape
 
 GB, MiB = 10**9, 2**20
 
@@ -57,6 +58,37 @@ def test_f106_a_brake_above_the_limit_is_refused() -> None:
 def test_watermarks_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Watermarks.for_limit(GB).brake = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"hold": -1}, "need 0 <= hold <= 10 s, got hold -1"),
+        ({"hold": 11}, "need 0 <= hold <= 10 s, got hold 11"),
+        ({"hold": float("nan")}, "need 0 <= hold <= 10 s, got hold nan"),
+        ({"grace": 0}, "need 0 < grace <= 1000000000 s, got grace 0"),
+        ({"grace": float("inf")}, "need 0 < grace <= 1000000000 s, got grace inf"),
+        ({"reap": 0}, "need 0 < reap"),
+        ({"blind": 0}, "need 0 < blind"),
+        ({"settle": -0.1}, "need 0 <= settle <= 1000000000 s, got settle -0.1"),
+        ({"admit_timeout": float("nan")}, "need 0 <= admit_timeout"),
+        ({"warn_every": -1}, "need 0 <= warn_every"),
+        ({"squeeze": 5.0}, "need 0 <= squeeze < grace, which is 5.0 s, got squeeze 5.0"),
+        ({"squeeze": -1}, "need 0 <= squeeze < grace"),
+        ({"max_brakes": 0}, "need a whole number of 1 or more, got max_brakes 0"),
+        ({"max_brakes": 1.5}, "need a whole number of 1 or more, got max_brakes 1.5"),
+        ({"max_brakes": True}, "need a whole number of 1 or more, got max_brakes True"),
+    ],
+)
+def test_patience_that_cannot_be_is_refused(wrong: dict[str, float], said: str) -> None:
+    """By the value and the rule; every time fits in 64 bits of ns."""
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Patience(**wrong)  # type: ignore[arg-type]
+
+
+def test_patience_may_be_short() -> None:
+    """Nothing is held, nothing settles, nobody waits."""
+    assert 0 == Patience(hold=0, squeeze=0, settle=0, admit_timeout=0, warn_every=0, max_brakes=1).hold
 
 
 def test_values_say_what_they_are() -> None:

@@ -1,0 +1,630 @@
+"""What is decided about memory, in tables of seconds and use; nothing here sleeps, reads or waits."""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memwatch import policy
+from memwatch.model import Binding, MiB, Patience, Pressure, Sample, Watermarks
+from memwatch.policy import (
+    NO_LIMIT,
+    Admission,
+    Candidate,
+    Decision,
+    Deed,
+    Judgment,
+    Look,
+    Phase,
+    Seen,
+    Settling,
+    State,
+    What,
+)
+
+GB, MS = 10**9, 10**6
+MARKS = Watermarks(warn=4 * GB, resume=5 * GB // 2, brake=2 * GB, floor=GB // 2)
+PATIENCE = Patience()
+
+NONE, WARN, BRAKE, KILL = What.NONE, What.WARN, What.BRAKE, What.KILL
+BLIND, SIGHTED, STALLED = What.BLIND, What.SIGHTED, What.STALLED
+
+
+# --------------------------------------------------------------------------- numbers ---
+
+
+def test_numbers_are_what_the_thread_is_armed_with() -> None:
+    """Bytes and nanoseconds; urgent is half of the way from brake to floor."""
+    patience = Patience(hold=0.05, grace=5.0, squeeze=0.05, reap=0.25)
+
+    assert policy.numbers(MARKS, patience, rss_limit=8 * GB) == policy.Numbers(
+        brake=2 * GB,
+        resume=5 * GB // 2,
+        urgent=5 * GB // 4,
+        floor=GB // 2,
+        rss_limit=8 * GB,
+        hold_ns=50 * MS,
+        grace_ns=5000 * MS,
+        squeeze_ns=50 * MS,
+        reap_ns=250 * MS,
+    )
+
+
+def test_no_squeeze_and_no_limit_have_their_own_numbers() -> None:
+    """Neither is 0: that would be at once, and nothing at all."""
+    numbers = policy.numbers(MARKS, Patience(squeeze=None))
+
+    assert (-1, NO_LIMIT) == (numbers.squeeze_ns, numbers.rss_limit)
+    assert 0 == policy.numbers(MARKS, Patience(squeeze=0)).squeeze_ns
+
+
+@given(st.integers(1 * MiB, 2**50))
+def test_urgent_lies_between_brake_and_floor(limit: int) -> None:
+    numbers = policy.numbers(Watermarks.for_limit(limit), PATIENCE)
+
+    assert numbers.floor < numbers.urgent < numbers.brake < numbers.resume
+
+
+# ------------------------------------------------------------------------------- a trip ---
+
+# A trial, number 7 unless said otherwise, is seen at so many milliseconds with so many GB left.
+HOLD, RELEASE, TELL, REAP = Deed.HOLD, Deed.RELEASE, Deed.TELL, Deed.REAP
+SQUEEZE, LIFT, KILLED, WAKE, NO = Deed.SQUEEZE, Deed.LIFT, Deed.KILL, Deed.WAKE, Deed.NONE
+NUMBERS = policy.numbers(MARKS, Patience(squeeze=0.1), rss_limit=8 * GB)
+
+
+def look(ms: float, gb: float | None, epoch: int = 7, **more: int) -> Look:
+    return Look(round(ms * MS), None if gb is None else round(gb * GB), epoch=epoch, **more)  # type: ignore[arg-type]
+
+
+def trips(looks: Iterable[Look], numbers: policy.Numbers = NUMBERS) -> tuple[list[Deed], Judgment]:
+    """What was done at each look, and where that ended."""
+    state, deeds = Judgment(), []
+    for it in looks:
+        state, deed = policy.trip(numbers, state, it)
+        deeds.append(deed)
+    return deeds, state
+
+
+@pytest.mark.parametrize(
+    ("looks", "deeds", "phase"),
+    [
+        pytest.param([look(1, 3), look(2, 2)], [NO, NO], Phase.WATCHING, id="enough-is-left"),
+        pytest.param([look(1, 1, epoch=0)], [NO], Phase.WATCHING, id="no-trial-no-brake"),
+        pytest.param([look(1, None)], [NO], Phase.WATCHING, id="unknown-is-not-low"),
+        pytest.param([look(1, 1.9), look(2, 2)], [HOLD, RELEASE], Phase.WATCHING, id="a-burst-that-ends-in-the-hold"),
+        pytest.param([look(1, 1.9), look(50.9, 1.9)], [HOLD, NO], Phase.HOLDING, id="the-hold-lasts-50-ms"),
+        pytest.param([look(1, 1.9), look(51, 1.9)], [HOLD, TELL], Phase.RAISING, id="and-then-the-trial-is-told"),
+        pytest.param([look(1, 1.9), look(2, 1.25)], [HOLD, NO], Phase.HOLDING, id="at-urgent-it-waits"),
+        pytest.param([look(1, 1.9), look(2, 1.24)], [HOLD, TELL], Phase.RAISING, id="below-urgent-it-does-not"),
+        pytest.param([look(1, 0.1), look(1, 0.1)], [HOLD, TELL], Phase.RAISING, id="nobody-is-killed-untold"),
+        pytest.param(
+            [look(1, 1.9), look(20, None), look(51, None), look(52, 1.9)],
+            [HOLD, NO, RELEASE, HOLD],
+            Phase.HOLDING,
+            id="i8-blind-nobody-is-told-nor-held-for-ever",
+        ),
+        pytest.param([look(1, 1.9), look(2, 1.9, epoch=0)], [HOLD, RELEASE], Phase.WATCHING, id="it-ended-by-itself"),
+        pytest.param([look(1, 1.9), look(2, 1.9, epoch=8)], [HOLD, RELEASE | HOLD], Phase.HOLDING, id="the-next-began"),
+    ],
+)
+def test_a_trial_is_held_and_then_told(looks: list[Look], deeds: list[Deed], phase: Phase) -> None:
+    """Only memory that is short for the length of a hold, or very short, ends a trial."""
+    done, state = trips(looks)
+
+    assert deeds == done
+    assert phase is state.phase
+
+
+TOLD = [look(0.5, 1), look(1, 1)]  # told at 1 ms; squeezed from 101 ms on, killed from 5,001 ms on
+
+
+@pytest.mark.parametrize(
+    ("looks", "deeds", "phase"),
+    [
+        pytest.param([look(2, 0.5)], [NO], Phase.RAISING, id="at-the-floor"),
+        pytest.param([look(2, 0.49)], [KILLED], Phase.KILLING, id="the-floor-does-not-wait"),
+        pytest.param([look(2, 0.49), look(3, 9)], [KILLED, KILLED], Phase.KILLING, id="what-is-decided-is-done"),
+        pytest.param([look(2, 0.49), look(3, 9, epoch=0)], [KILLED, KILLED], Phase.KILLING, id="ended-too-late"),
+        pytest.param(
+            [look(2, 1, children=2), look(3, 1, children=1)], [REAP, NO], Phase.RAISING, id="children-go-once"
+        ),
+        pytest.param([look(2, 1.25, children=2)], [NO], Phase.RAISING, id="not-while-there-is-time"),
+        pytest.param(
+            [look(2, 0.1, children=1), look(251.9, 0.1), look(252, 0.1)],
+            [REAP, SQUEEZE, KILLED],
+            Phase.KILLING,
+            id="what-the-children-held-gets-250-ms-to-come-back",
+        ),
+        pytest.param([look(2, 0.1, shielded=True)], [KILLED], Phase.KILLING, id="no-shield-against-the-floor"),
+        pytest.param([look(100.9, 1), look(101, 1)], [NO, SQUEEZE], Phase.SQUEEZING, id="squeezed-after-100-ms"),
+        pytest.param(
+            [look(101, 1), look(102, 1, shielded=True), look(103, 1, shielded=True), look(104, 1)],
+            [SQUEEZE, LIFT, NO, SQUEEZE],
+            Phase.SQUEEZING,
+            id="not-under-a-shield",
+        ),
+        pytest.param(
+            [look(101, 1), look(102, 3, epoch=0)], [SQUEEZE, RELEASE | LIFT], Phase.SETTLING, id="lifted-at-the-end"
+        ),
+        pytest.param([look(101, 1), look(102, 0.4)], [SQUEEZE, KILLED], Phase.KILLING, id="squeezed-and-killed"),
+        pytest.param([look(2, 3, epoch=0)], [RELEASE], Phase.SETTLING, id="the-trial-ended"),
+        pytest.param([look(2, 1, epoch=0)] * 2, [RELEASE, NO], Phase.SETTLING, id="settling-lasts"),
+        pytest.param([look(2, 1, epoch=0), look(3, 3, 8)], [RELEASE, NO], Phase.WATCHING, id="until-the-next-trial"),
+        pytest.param(
+            [look(2, 1, epoch=8), look(3, 1, 8)], [RELEASE | HOLD, TELL], Phase.RAISING, id="told-by-its-own-number"
+        ),
+        pytest.param(
+            [look(4000, 1, shielded=True), look(8999, 1), look(9000, 1)],
+            [NO, SQUEEZE, KILLED],
+            Phase.KILLING,
+            id="a-shield-stops-the-grace-period",
+        ),
+        pytest.param(
+            [
+                look(50, 1),
+                look(4000, 2.5, shielded=True),
+                look(9000, 2.49, shielded=True),
+                look(13999, 2.4, shielded=True),
+            ],
+            [NO, NO, NO, NO],
+            Phase.RAISING,
+            id="for-as-long-as-it-is-up",
+        ),
+        pytest.param(
+            [look(101, 1), look(4000, 2.5), look(8999, 2.4), look(9000, 2.4)],
+            [SQUEEZE, NO, NO, KILLED],
+            Phase.KILLING,
+            id="so-does-memory-that-is-back",
+        ),
+        pytest.param(
+            [look(101, 1), look(4000, None), look(8999, 1), look(9000, 1)],
+            [SQUEEZE, NO, NO, KILLED],
+            Phase.KILLING,
+            id="i8-and-not-knowing",
+        ),
+        pytest.param(
+            [look(101, 1), look(5000.9, 2.4), look(5001, 2.4)],
+            [SQUEEZE, NO, KILLED],
+            Phase.KILLING,
+            id="killed-past-grace",
+        ),
+        pytest.param([look(60000, None)] * 2, [NO, NO], Phase.RAISING, id="i8-blind-nobody-is-killed"),
+    ],
+)
+def test_a_trial_that_was_told_ends_or_is_killed(looks: list[Look], deeds: list[Deed], phase: Phase) -> None:
+    """It has its grace period while somebody can see and it may be cut; the floor is the end of it."""
+    done, state = trips([*TOLD, *looks])
+
+    assert [HOLD, TELL, *deeds] == done
+    assert phase is state.phase
+
+
+def test_a_hold_of_nothing_tells_at_the_second_look() -> None:
+    deeds, _ = trips([look(1, 1.9), look(1, 1.9)], NUMBERS._replace(hold_ns=0))
+
+    assert [HOLD, TELL] == deeds
+
+
+def test_a_squeeze_is_off_unless_asked_for() -> None:
+    """Never, then; but 0 is at once."""
+    never, _ = trips([*TOLD, look(4900, 1)], NUMBERS._replace(squeeze_ns=-1))
+    at_once, _ = trips([*TOLD, look(1, 1)], NUMBERS._replace(squeeze_ns=0))
+
+    assert [HOLD, TELL, NO] == never
+    assert [HOLD, TELL, SQUEEZE] == at_once
+
+
+@pytest.mark.parametrize(
+    ("rss", "deeds"),
+    [
+        pytest.param([8, 8.1, 8.2], [NO, WAKE, NO], id="said-once"),
+        pytest.param([8.1, 8, 8.1], [WAKE, NO, WAKE], id="and-again-once-it-was-below"),
+        pytest.param([8.1, None, 8.1], [WAKE, NO, NO], id="not-because-it-was-unknown"),
+    ],
+)
+def test_the_watchdog_hears_of_an_rss_limit_once(rss: list[float | None], deeds: list[Deed]) -> None:
+    """With a trial or without one."""
+    sizes = [None if gb is None else round(gb * GB) for gb in rss]
+
+    for epoch in (0, 7):
+        assert deeds == trips([Look(it, 9 * GB, rss=size, epoch=epoch) for it, size in enumerate(sizes)])[0]
+
+
+LOOKS = st.lists(
+    st.builds(
+        Look,
+        time_ns=st.sampled_from(
+            [0, 1, MS, 10 * MS, 49 * MS, 50 * MS, 100 * MS, 249 * MS, 250 * MS, 2000 * MS, 5000 * MS]
+        ),
+        headroom=st.one_of(
+            st.none(),
+            st.sampled_from(
+                [at + by for at in (MARKS.brake, MARKS.resume, MARKS.floor, 5 * GB // 4) for by in (-1, 0)]
+            ),
+            st.integers(0, 3 * GB),
+        ),
+        rss=st.sampled_from([None, 8 * GB, 8 * GB + 1]),
+        epoch=st.sampled_from([7, 7, 7, 7, 7, 0, 9]),
+        shielded=st.sampled_from([False, False, False, True]),
+        children=st.sampled_from([0, 0, 1]),
+    ),
+    max_size=25,
+)
+
+
+def in_order(steps: Sequence[Look]) -> list[Look]:
+    """Looks whose times were the time since the look before."""
+    now, looks = MS, []
+    for it in steps:
+        now += it.time_ns
+        looks.append(it._replace(time_ns=now))
+    return looks
+
+
+@given(LOOKS)
+def test_i3_nobody_is_told_who_was_not_held_and_nobody_killed_who_was_not_told(steps: list[Look]) -> None:
+    """Each HOLD is of a trial that runs and of memory seen to be short; TELL needs HOLD, and KILL needs TELL."""
+    looks = in_order(steps)
+    held = told = told_ns = 0
+    for it, deed in zip(looks, trips(looks)[0], strict=True):
+        if deed & RELEASE:
+            held = told = 0
+        if deed & HOLD:
+            assert not held
+            assert it.epoch
+            assert it.headroom is not None
+            assert it.headroom < MARKS.brake
+            held = it.epoch
+        if deed & TELL:
+            assert it.headroom is not None
+            assert it.epoch == held
+            told, told_ns = held, it.time_ns
+        if deed & KILLED:
+            assert told
+            assert it.headroom is not None
+            assert it.headroom < MARKS.floor or it.time_ns - told_ns >= NUMBERS.grace_ns
+            return  # from here on it is done, whatever is seen
+
+
+@given(LOOKS)
+def test_i8_a_look_that_saw_nothing_only_lets_go(steps: list[Look]) -> None:
+    """Blind, nobody is held, told, reaped or squeezed, and none killed whose end was not decided before."""
+    looks = in_order(steps)
+    killed = False
+    for it, deed in zip(looks, trips(looks)[0], strict=True):
+        if it.headroom is None and not killed:
+            assert not deed & ~(RELEASE | LIFT | WAKE)
+        killed = killed or bool(deed & KILLED)
+
+
+@given(LOOKS)
+def test_a_hold_ends_at_the_first_look_past_its_time(steps: list[Look]) -> None:
+    """It is let go or told: nobody stands still for longer than a hold and a look."""
+    looks = in_order(steps)
+    since: int | None = None
+    for it, deed in zip(looks, trips(looks)[0], strict=True):
+        if since is not None and deed & (RELEASE | TELL):
+            since = None
+        assert since is None or it.time_ns - since < NUMBERS.hold_ns
+        if deed & HOLD:
+            since = it.time_ns
+
+
+@given(LOOKS)
+def test_a_squeeze_is_lifted_before_the_trial_goes_on(steps: list[Look]) -> None:
+    """It begins once, never under a shield, and nobody is let go squeezed."""
+    looks = in_order(steps)
+    squeezed = False
+    for it, deed in zip(looks, trips(looks)[0], strict=True):
+        if deed & LIFT:
+            assert squeezed
+            squeezed = False
+        if deed & SQUEEZE:
+            assert not squeezed
+            assert not it.shielded
+            squeezed = True
+        assert not (squeezed and deed & (RELEASE | HOLD | TELL))
+
+
+@given(LOOKS)
+def test_children_are_killed_at_most_once_a_brake(steps: list[Look]) -> None:
+    """Only while there are some, of a trial that was told."""
+    looks = in_order(steps)
+    told = reaped = False
+    for it, deed in zip(looks, trips(looks)[0], strict=True):
+        if deed & RELEASE:
+            told = reaped = False
+        if deed & REAP:
+            assert told
+            assert not reaped
+            assert it.children
+            reaped = True
+        told = told or bool(deed & TELL)
+
+
+# ------------------------------------------------------------------------------- victim ---
+
+
+@pytest.mark.parametrize(
+    ("candidates", "place"),
+    [
+        pytest.param([], None, id="nobody"),
+        pytest.param([(0, 5, 3)], 0, id="the-only-one"),
+        pytest.param([(1, 9, 0), (3, 1, 1), (2, 5, 2)], 1, id="the-largest-growth"),
+        pytest.param([(3, 1, 0), (3, 9, 1), (3, 5, 2)], 1, id="of-equals-the-one-that-began-last"),
+        pytest.param([(3, 9, 5), (3, 9, 2), (3, 9, 4)], 1, id="of-these-the-lowest-number"),
+        pytest.param([(None, 9, 0), (1, 1, 1)], 1, id="unknown-is-no-growth"),
+        pytest.param([(None, 1, 0), (0, 2, 1)], 1, id="nor-less-than-none"),
+    ],
+)
+def test_the_victim_is_who_grew_most(candidates: list[tuple[int | None, int, int]], place: int | None) -> None:
+    assert place == policy.victim([Candidate(*it) for it in candidates])
+
+
+# --------------------------------------------------------------------------------- step ---
+
+
+def seen(time: float, gb: float | None, **more: float) -> Seen:
+    return Seen(time, None if gb is None else round(gb * GB), **more)  # type: ignore[arg-type]
+
+
+def steps(looks: Iterable[Seen], patience: Patience = PATIENCE, marks: Watermarks = MARKS) -> list[Decision]:
+    state, decisions = State(), []
+    for it in looks:
+        state, decision = policy.step(marks, state, it, patience)
+        decisions.append(decision)
+    return decisions
+
+
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        pytest.param([(0, 9), (1, 4)], [NONE, NONE], id="nothing-to-say"),
+        pytest.param([(0, 3), (1, 1.9), (2, 2.1)], [WARN, BRAKE, BRAKE], id="a-brake-lasts-until-resume"),
+        pytest.param([(0, 1.9), (1, 2.49), (2, 2.5), (3, 2.1)], [BRAKE, BRAKE, WARN, NONE], id="and-no-longer"),
+        pytest.param([(0, 1.9), (1, 0.4)], [BRAKE, KILL], id="the-floor-does-not-wait"),
+        pytest.param([(0, 0.4), (1, 0.5), (2, 2.4)], [KILL, BRAKE, BRAKE], id="above-the-floor-pressure-goes-on"),
+        pytest.param([(0, 3), (1, 3), (59.9, 3), (60, 3)], [WARN, NONE, NONE, WARN], id="one-warning-a-minute"),
+        pytest.param([(0, 3), (10, 5), (20, 3), (60, 3)], [WARN, NONE, NONE, WARN], id="f47-not-one-for-each-time"),
+        pytest.param([(0, 3), (30, 1.9), (59, 3), (60, 3)], [WARN, BRAKE, NONE, WARN], id="a-brake-between-them"),
+        pytest.param([(0, 9), (1, None), (1.9, None)], [NONE, NONE, NONE], id="a-reading-may-fail"),
+        pytest.param([(0, 9), (1, None), (2, None), (3, None)], [NONE, NONE, BLIND, NONE], id="two-seconds-are-blind"),
+        pytest.param([(0, None), (2, None), (3, 9), (4, 9)], [NONE, BLIND, SIGHTED, NONE], id="sighted-again"),
+        pytest.param([(0, None), (2, None), (3, 3)], [NONE, BLIND, SIGHTED | WARN], id="and-what-is-seen-then"),
+        pytest.param([(0, 0.4), (1, None), (2, None)], [KILL, NONE, BLIND], id="i3-i8-blind-nobody-is-killed"),
+        pytest.param([(0, 1.9), (1, None), (2, 2.1)], [BRAKE, NONE, BRAKE], id="pressure-outlasts-a-failed-reading"),
+    ],
+)
+def test_what_is_decided_a_second(looks: list[tuple[float, float | None]], expected: list[What]) -> None:
+    """Seconds and GB of headroom, with warn at 4, resume at 2.5, brake at 2 and floor at 0.5."""
+    assert expected == [decision.what for decision in steps(seen(*it) for it in looks)]
+
+
+def test_a_decision_has_the_figures() -> None:
+    """What was seen, and the watermark that it fell below; how long nothing was seen."""
+    looks = [(0, 3.5), (1, 1.8), (2, 0.25), (3, None), (4.5, None), (6, 9)]
+
+    assert [
+        Decision(WARN, headroom=3500 * 10**6, threshold=4 * GB),
+        Decision(BRAKE, headroom=1800 * 10**6, threshold=2 * GB),
+        Decision(KILL, headroom=250 * 10**6, threshold=GB // 2),
+        Decision(NONE),
+        Decision(BLIND, blind_for=2.5),
+        Decision(SIGHTED, headroom=9 * GB, blind_for=4.0),
+    ] == steps(seen(*it) for it in looks)
+
+
+def test_a_decision_without_a_figure_is_refused() -> None:
+    """Nothing is done for what was not seen."""
+    with pytest.raises(ValueError, match="needs a headroom and a threshold"):
+        Decision(KILL)
+    with pytest.raises(ValueError, match="needs a headroom and a threshold"):
+        Decision(WARN | SIGHTED, headroom=1)
+
+
+def test_i3_a_reading_that_is_two_seconds_old_is_none() -> None:
+    """A thread that has stopped looking leaves its last number behind."""
+    looks = [seen(10, 0.4, age=1.875), seen(10.125, 0.4, age=2.0), seen(13, 9, age=0.1)]
+
+    assert [KILL, BLIND, SIGHTED] == [decision.what for decision in steps(looks)]
+
+
+def test_blind_from_the_start_is_blind() -> None:
+    decisions = steps([seen(100, None), seen(101.9, None), seen(102, None)])
+
+    assert [NONE, NONE, BLIND] == [decision.what for decision in decisions]
+
+
+STALLING = {"swap_used": GB, "stalled": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        pytest.param([(0, STALLING), (9, STALLING), (10, STALLING)], [NONE, NONE, STALLED], id="10-s-of-it"),
+        pytest.param(
+            [(0, STALLING), (10, STALLING), (69, STALLING), (70, STALLING)],
+            [NONE, STALLED, NONE, STALLED],
+            id="once-a-minute",
+        ),
+        pytest.param(
+            [(0, STALLING), (5, {"swap_used": GB, "stalled": 9.9}), (10, STALLING)], [NONE] * 3, id="it-let-up"
+        ),
+        pytest.param([(0, {"stalled": 99.0}), (99, {"stalled": 99.0})], [NONE] * 2, id="swap-is-unknown"),
+        pytest.param(
+            [(0, STALLING | {"swap_used": 0}), (99, STALLING | {"swap_used": 0})], [NONE] * 2, id="no-swap-in-use"
+        ),
+        pytest.param([(0, {"swap_used": GB}), (99, {"swap_used": GB})], [NONE] * 2, id="stalls-are-unknown"),
+    ],
+)
+def test_f25_a_machine_that_only_swaps_is_said_to_stall(
+    looks: list[tuple[float, dict[str, float]]], expected: list[What]
+) -> None:
+    """MemAvailable stays where it is while nobody gets on: a word, and never a brake by itself."""
+    decisions = steps(seen(time, 9, **more) for time, more in looks)
+
+    assert expected == [decision.what for decision in decisions]
+
+
+def test_f25_a_stall_is_said_beside_what_else_there_is() -> None:
+    """With how long it has lasted; also while headroom is unknown."""
+    decisions = steps([seen(0, 3, **STALLING), seen(12, 1.9, **STALLING), seen(72, None, **STALLING)])
+
+    assert [WARN, BRAKE | STALLED, BLIND | STALLED] == [decision.what for decision in decisions]
+    assert [None, 12, 72] == [decision.stalled_for for decision in decisions]
+
+
+def test_a_sample_says_what_step_is_told() -> None:
+    """Swap that is taken, and the share of time in which all were stalled; None where the kernel does not tell."""
+    sample = Sample(5.0, 8 * GB, 3 * GB, 2 * GB, GB, None, None, None, 3 * GB, Binding(8 * GB))
+    blind = sample._replace(swap_free=None, headroom=None)
+
+    assert Seen(5.0, 3 * GB, 0.0, GB, 12.5) == Seen.of(sample, Pressure(20.0, 12.5, 1.0, 1.0))
+    assert Seen(5.0, 3 * GB, 0.0, GB, None) == Seen.of(sample, Pressure(20.0, None, 1.0, None))
+    assert Seen(5.0, None, 0.0, None, None) == Seen.of(blind)
+
+
+WALKS = st.lists(
+    st.tuples(
+        st.sampled_from([0.1, 1.0, 1.9, 2.0, 30.0, 60.0]),
+        st.one_of(st.none(), st.sampled_from([0.5, 1.99, 2.0, 2.49, 2.5, 3.99, 4.0]), st.floats(0, 9)),
+        st.fixed_dictionaries({}, optional={"swap_used": st.just(GB), "stalled": st.floats(0, 100)}),
+    ),
+    max_size=25,
+)
+
+
+def walk(legs: Sequence[tuple[float, float | None, dict[str, float]]]) -> list[Seen]:
+    now, looks = 0.0, []
+    for lasts, gb, more in legs:
+        now += lasts
+        looks.append(seen(now, gb, **more))
+    return looks
+
+
+@given(WALKS)
+def test_f47_pressure_begins_below_brake_and_ends_at_resume(
+    legs: list[tuple[float, float | None, dict[str, float]]],
+) -> None:
+    """Headroom that hovers about either of them cannot flap: it has to come all the way."""
+    looks = walk(legs)
+    pressed = False
+    for it, decision in zip(looks, steps(looks), strict=True):
+        if it.headroom is None:
+            continue
+        now = bool(decision.what & (BRAKE | KILL))
+        if now and not pressed:
+            assert it.headroom < MARKS.brake
+        if pressed and not now:
+            assert it.headroom >= MARKS.resume
+        assert now or it.headroom >= MARKS.brake
+        pressed = now
+
+
+@given(WALKS)
+def test_f47_news_is_said_at_most_once_a_minute(legs: list[tuple[float, float | None, dict[str, float]]]) -> None:
+    """However headroom moves."""
+    looks = walk(legs)
+    decisions = steps(looks)
+    for what in (WARN, STALLED):
+        times = [it.time for it, decision in zip(looks, decisions, strict=True) if decision.what & what]
+
+        assert all(later - earlier >= PATIENCE.warn_every for earlier, later in pairwise(times))
+
+
+@given(WALKS)
+def test_i8_what_is_not_seen_brakes_and_kills_nobody(legs: list[tuple[float, float | None, dict[str, float]]]) -> None:
+    """And BLIND and SIGHTED take turns."""
+    looks = walk(legs)
+    decisions = steps(looks)
+    for it, decision in zip(looks, decisions, strict=True):
+        if it.headroom is None:
+            assert not decision.what & (WARN | BRAKE | KILL | SIGHTED)
+        elif it.headroom < MARKS.floor:
+            assert decision.what & KILL
+        else:
+            assert not decision.what & KILL
+    turns = [decision.what & (BLIND | SIGHTED) for decision in decisions if decision.what & (BLIND | SIGHTED)]
+
+    assert [BLIND, SIGHTED] * (len(turns) // 2) + [BLIND] * (len(turns) % 2) == turns
+
+
+def test_f47_a_worker_that_flaps_between_brakes_is_stopped() -> None:
+    """What did not fit so often in a row will not fit the next time; a trial that ended well begins the count anew."""
+    patience = Patience(max_brakes=3)
+
+    assert [True, True, True, False, False] == [policy.may_go_on(patience, n) for n in range(5)]
+
+
+# ------------------------------------------------------------------------------- settle ---
+
+
+@pytest.mark.parametrize(
+    ("looks", "ends"),
+    [
+        pytest.param([(0, 2), (20, 3), (40, 4), (60, 4), (89, 4), (91, 4)], 91, id="50-ms-after-it-last-rose"),
+        pytest.param([(0, 2), (49, 2), (50, 2)], 50, id="nothing-came-back"),
+        pytest.param([(ms, 1 + ms / 100) for ms in range(0, 3000, 25)], 2000, id="two-seconds-at-most"),
+        pytest.param([(0, 2), (25, 2.019), (51, 2.019)], 51, id="a-hundredth-is-no-rise"),
+        pytest.param([(0, 2), (25, 2.021), (51, 2.021), (76, 2.021)], 76, id="more-is-one"),
+        pytest.param([(0, 0.1), (25, 0.108388608), (50, 0.1083)], 50, id="nor-are-8-MiB"),
+        pytest.param([(0, 0.1), (25, 0.1085), (51, 0.1085), (76, 0.1)], 76, id="more-than-that-is"),
+        pytest.param(
+            [(0, 2), (20, 2.015), (40, 2.03), (60, 2.045), (89, 2.04), (91, 2.04)], 91, id="little-by-little-is-a-rise"
+        ),
+        pytest.param([(0, 2), (25, 1), (51, 1.9)], 51, id="a-fall-is-none"),
+        pytest.param([(0, None), (1999, None), (2000, None)], 2000, id="blind-it-waits-its-time"),
+        pytest.param([(0, None), (60, 2), (109, 2), (111, 2)], 111, id="it-counts-from-the-first-look"),
+        pytest.param([(0, 2), (60, None), (70, 2)], 70, id="nothing-is-decided-blind"),
+    ],
+)
+def test_what_was_given_back_has_settled(looks: list[tuple[float, float | None]], ends: float) -> None:
+    """Milliseconds and GB: once headroom has stopped rising, or after two seconds."""
+    state, settled_at = Settling(since=0.0), None
+    for ms, gb in looks:
+        headroom = None if gb is None else round(gb * GB)
+        state, done = policy.settled(PATIENCE, state, ms / 1000, headroom)
+        if done:
+            settled_at = ms
+            break
+
+    assert ends == settled_at
+
+
+def test_settling_can_be_turned_off() -> None:
+    assert policy.settled(Patience(settle=0), Settling(since=1.0), 1.0, None)[1]
+
+
+# -------------------------------------------------------------------------------- admit ---
+
+
+@pytest.mark.parametrize(
+    ("waited", "gb", "admission"),
+    [
+        pytest.param(0, 2.5, Admission.ADMIT, id="memory-is-back"),
+        pytest.param(0, 2.49, Admission.WAIT, id="not-yet"),
+        pytest.param(599.9, 0.1, Admission.WAIT, id="it-waits-10-min"),
+        pytest.param(600, 2.49, Admission.REFUSE, id="and-no-longer"),
+        pytest.param(601, 2.5, Admission.ADMIT, id="back-at-the-last-moment"),
+        pytest.param(0, None, Admission.WAIT, id="i3-blind-it-waits-too"),
+        pytest.param(600, None, Admission.REFUSE, id="but-not-for-ever"),
+    ],
+)
+def test_the_next_trial_waits_for_memory(waited: float, gb: float | None, admission: Admission) -> None:
+    headroom = None if gb is None else round(gb * GB)
+
+    assert admission is policy.admit(MARKS, PATIENCE, waited, headroom)
+
+
+def test_a_refusal_says_why() -> None:
+    """What there is, what is needed and what to do; or that it could not be read."""
+    low, blind = policy.refusal(MARKS, 600, 2 * GB), policy.refusal(MARKS, 600, None)
+
+    assert low == (
+        "not begun: available 2.0 GB after waiting 10 min, needs 2.5 GB (resume); end what else holds memory, or "
+        "lower brake and resume"
+    )
+    assert "not begun: available memory could not be read for 10 min; see `memwatch doctor`" == blind
