@@ -48,7 +48,7 @@ builder.set_source(
     include_dirs=[HERE.name],
     # Else an edit to a private header is "already up-to-date".
     depends=sorted(relative(path) for path in [*HERE.glob("*.h"), HERE / "ffi_build.py"]),
-    define_macros=[("_GNU_SOURCE", None)],
+    define_macros=[("_GNU_SOURCE", None)] + ([] if FREE_THREADED else [("MW_LIMITED_API", None)]),
     # -fno-plt: calls of the C library without a detour, 0.04 of the 0.3 us that a sample costs beyond its reads.
     extra_compile_args=["-std=c11", "-O2", "-fno-plt", "-fvisibility=hidden", "-pthread"],
     extra_link_args=["-pthread"],

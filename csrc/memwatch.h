@@ -554,6 +554,144 @@ struct mw_candidate {
  */
 int mw_victim(const struct mw_candidate *list, uint32_t n);
 
+/* --------------------------------------------------------------- brake --- */
+
+/*
+ * The brake: a thread that looks while Python cannot, and a signal handler that parks
+ * the trial's thread.  One for each process; its memory is never freed, for a thread
+ * may be inside the handler at any time.  After a fork the child has no such thread,
+ * and every word below reads 0; it may start its own.
+ */
+struct mw_brake;
+
+/* mw_brake_start()'s flags, besides mw_sampler_open()'s */
+enum {
+	MW_BRAKE_REALTIME = 16, /* ask for SCHED_RR */
+};
+
+struct mw_plan {
+	const char *root;  /* as for mw_sampler_open() */
+	uint32_t flags;
+	int32_t signal;    /* to park and to raise with */
+	uint64_t near;     /* as for mw_sampler_near() */
+	uint64_t rate;     /* bytes a second: how fast memory can be filled */
+	int64_t period_min_ns;
+	int64_t period_max_ns;
+	struct mw_numbers numbers;
+};
+
+/*
+ * The words that Python and the thread share, each a uint64_t.  The first ones are the
+ * thread's to write; the seats, one for each thread that runs trials, are Python's.
+ */
+enum {
+	MW_WORD_TOLD = 0,     /* epoch of the trial that must end now; 0: none */
+	MW_WORD_TOLD_NS = 1,  /* when it was told */
+	MW_WORD_HELD_NS = 2,  /* when the last hold began */
+	MW_WORD_PARKED_NS = 3, /* when the trial's thread was parked in it */
+	MW_WORD_PHASE = 4,    /* MW_BRAKE_* */
+	MW_WORD_HEADROOM = 5, /* as last seen; MW_ABSENT */
+	MW_WORD_LOOK_NS = 6,  /* when that was */
+	MW_WORD_KNOWN_NS = 7, /* when headroom was last known */
+	MW_WORD_NEWS = 8,     /* counts what mw_brake_wait() waits for */
+	MW_WORD_FLAGS = 9,    /* MW_NEWS_* that stand */
+	MW_WORD_HOLDS = 10,   /* holds so far */
+	MW_WORD_SHOTS = 11,   /* signals sent to raise, so far */
+	MW_WORD_BRAKES = 12,  /* trials told so far */
+	MW_WORD_LOWEST = 13,  /* the least headroom since the last hold began */
+	MW_WORD_LIMIT = 14,   /* of what binds */
+	MW_WORD_RSS = 15,
+	MW_WORD_TOLD_HEADROOM = 16, /* what was left when it was told */
+	MW_WORD_TOLD_RSS = 17,
+	MW_WORD_REAPED = 19,  /* children of it that were killed */
+	MW_WORD_CLERK = 18,   /* Python's to write: its helper thread, which is never parked */
+	MW_WORD_TRIPPED = 20, /* CPython's handler was called to raise, and Python's, which writes 0, did not run yet */
+	MW_WORD_LIVE = 32,    /* where a struct mw_live begins, as last published */
+	MW_WORD_SEATS = 64,   /* where seat 0 begins */
+	MW_SEATS = 64,
+	/* In a seat: */
+	MW_SEAT_EPOCH = 0,    /* of the trial that runs; 0: none.  Written last */
+	MW_SEAT_THREAD = 1,   /* its thread, as gettid() calls it */
+	MW_SEAT_IDENT = 2,    /* and as Python does */
+	MW_SEAT_START_NS = 3, /* when it began */
+	MW_SEAT_START_TICKS = 4, /* the same in clock ticks since boot */
+	MW_SEAT_SHIELD = 5,   /* how many shields are up */
+	MW_SEAT_TEXT = 6,     /* its name for the last words: MW_SEAT_TEXT_BYTES, the last of them 0 */
+	MW_SEAT_TEXT_BYTES = 336,
+	MW_SEAT_WORDS = 48,
+};
+
+/* MW_WORD_FLAGS */
+enum {
+	MW_NEWS_STALE = 1,    /* call mw_brake_refresh() */
+	MW_NEWS_UNHOOKED = 2, /* the signal's handler is no longer ours */
+	MW_NEWS_SLOT = 4,     /* the board's slot cannot be written */
+	MW_NEWS_RAISE = 8,    /* a trial is told: raise in threads, where no signal does */
+	MW_NEWS_REALTIME = 16, /* SCHED_RR was had */
+	MW_NEWS_LOCKED = 32,  /* own pages are locked in memory */
+	MW_NEWS_OVER = 64,    /* RSS is above its limit */
+	MW_NEWS_HELD = 128,   /* a trial is held or told */
+};
+
+/*
+ * mw_brake_start() opens a sampler on this process, installs the handler, and starts
+ * the thread.  It allocates.  -EALREADY it runs; -EAGAIN no thread could be had
+ * (RLIMIT_NPROC, pids.max); -EINVAL numbers out of order, or a signal that cannot be
+ * handled; and what mw_sampler_open() gives.  On failure nothing is left behind.
+ *
+ * A second look adds what the per-CPU page lists of /proc/zoneinfo hold, which
+ * MemAvailable leaves out and the kernel takes back before it kills anybody.
+ */
+int mw_brake_start(const struct mw_plan *plan, struct mw_brake **out);
+
+/* mw_brake_stop() ends and joins the thread, lets go whom it holds, and ignores the
+   signal from then on.  Nothing is raised after it.  In a forked child it does nothing. */
+int mw_brake_stop(struct mw_brake *brake);
+
+/* The shared words; NULL in a child that has not started its own. */
+uint64_t *mw_brake_words(struct mw_brake *brake);
+
+/* mw_brake_arm() gives it other numbers, which count from its next look on. */
+int mw_brake_arm(struct mw_brake *brake, const struct mw_numbers *numbers, uint64_t near);
+
+/*
+ * mw_brake_board() gives it the slot to write to from now on (board NULL: none), and
+ * returns once the one before is no longer touched.  -ETIMEDOUT: keep both mapped.
+ */
+int mw_brake_board(struct mw_brake *brake, struct mw_board *board, uint32_t slot, const struct mw_owner *owner);
+
+/* mw_brake_refresh() is mw_sampler_refresh() for its sampler. */
+int mw_brake_refresh(struct mw_brake *brake);
+
+/* mw_brake_hook() puts the handler in front of the one that stands now, which it calls
+   to raise: that of CPython.  At any later time, too. */
+int mw_brake_hook(struct mw_brake *brake);
+
+/* mw_brake_wait() waits until MW_WORD_NEWS is no longer `seen`: 0, or -ETIMEDOUT,
+   -ESHUTDOWN once it was stopped.  For one thread. */
+int mw_brake_wait(struct mw_brake *brake, uint64_t seen, int64_t timeout_ns);
+
+/* mw_brake_ring() has it look now. */
+void mw_brake_ring(struct mw_brake *brake);
+
+/* mw_brake_live() is what it last wrote, or would have, to its slot; of numbers that
+   change together, one may be older than another. */
+int mw_brake_live(struct mw_brake *brake, struct mw_live *out);
+
+/*
+ * mw_install() puts functions of the interpreter's own kind into a Python module:
+ * raise_in(ident, type) raises `type` in the thread of that ident at its next bytecode,
+ * or takes back what was not raised yet (None); it returns whether there is such a
+ * thread.  Unlike a call through cffi it keeps the interpreter lock, so that what was
+ * found out about that thread before it is called still holds.  raise_after(decide)
+ * raises what decide() returns, if it is not None, in the calling thread once it is
+ * back in Python: for what is called from C code that drops exceptions.  -ENOMEM.
+ */
+int mw_install(void *module);
+
+/* mw_trim() gives what malloc() keeps back to the kernel.  It takes the heap's locks. */
+int mw_trim(void);
+
 /* <<< what Python reads ends here */
 
 #endif

@@ -133,6 +133,7 @@ int mw_parse_kb(const char *text, size_t len, const char *key, uint64_t *out)
 	while (next_line(&rest, &line)) {
 		if (!take_bytes(&line, key, n) || !take(&line, ':'))
 			continue;
+		(void)take(&line, '\t'); /* in /proc/PID/status */
 		value = kib(&line);
 		if (!line.err)
 			*out = value * 1024;

@@ -6,17 +6,15 @@ import os
 import signal
 import stat
 import statistics
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import FrameType
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
+from .bench_common import SHOW, WIDTH, Spread, about, percentile, table, tell, title, trim, verdict
 from .errors import MemwatchError
-from .units import format_size
 
 RATES = (1, 10, 100, 1000, 2000, 10000)  # looks a second
 HEAVY = ("numpy", "psutil", "logging", "asyncio")  # what importing memwatch must not load
@@ -25,34 +23,8 @@ HEAVY = ("numpy", "psutil", "logging", "asyncio")  # what importing memwatch mus
 FULL = {"rounds": 200, "calls": 100, "singles": 25, "imports": 12, "slices": 3, "seconds": 0.7}
 QUICK = {"rounds": 30, "calls": 50, "singles": 10, "imports": 2, "slices": 1, "seconds": 0.1}
 
-WIDTH = 100
 NOISE = 0.5  # of the floor's median: beyond it the machine was busy with something else
 CLOCK = 1000  # ns; a clock that takes longer to read cannot time a look of 6,000
-
-
-class Spread(NamedTuple):
-    """A median, and what the middle half of the values lies between."""
-
-    low: float
-    median: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
-        kept = list(values)
-        return cls(*(statistics.quantiles(kept, n=4, method="inclusive") if len(kept) > 1 else kept * 3))
-
-    def __sub__(self, other: float) -> "Spread":
-        return Spread(*(value - other for value in self))
-
-
-_SHOW: dict[str, Callable[[float], str]] = {
-    "us": lambda ns: f"{ns / 1e3:.2f} us",
-    "ms": lambda ns: f"{ns / 1e6:.1f} ms",
-    "MB": lambda size: f"{size / 1e6:.2f} MB",
-    "": lambda number: f"{number:.0f}",
-    "ratio": lambda number: f"{number:.2f}",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +66,18 @@ class Row:
         return self.target is not None and low < high and low <= self.target <= high
 
     def cells(self) -> list[str]:
-        show = _SHOW[self.unit]
+        show = SHOW[self.unit]
         columns = (self.ours, self.psutil, self.pure_python, self.floor)
         values = ["-" if value is None else show(value) for value in columns]
-        measured = _SHOW["ratio"] if self.ratio else show
+        measured = SHOW["ratio"] if self.ratio else show
         low, median, high = (measured(value).split()[0] for value in self.measured)
         if self.target is None:
-            must = verdict = ""
+            must = judged = ""
         else:
-            must = f"{self.sign} {_trim(measured(self.target))}"
-            verdict = ("~" if self.unsure else "") + ("met" if self.met else "missed")
+            must = f"{self.sign} {trim(measured(self.target))}"
+            judged = ("~" if self.unsure else "") + ("met" if self.met else "missed")
         half = f"{low}-{high}" if self.measured.low < self.measured.high else "-"
-        return [self.what, *values, median if self.ratio else "-", half, must, verdict]
-
-
-def _trim(text: str) -> str:
-    """ "1.00 us" as a person writes it: "1 us"."""
-    number, *unit = text.split()
-    if "." in number and not unit:
-        return text
-    return " ".join([number.rstrip("0").rstrip(".") if "." in number else number, *unit])
+        return [self.what, *values, median if self.ratio else "-", half, must, judged]
 
 
 # ------------------------------------------------------------------ judging ---
@@ -175,7 +139,7 @@ def _board_row(board: dict[str, Any]) -> Row:
 
 
 def _import_rows(imports: list[dict[str, Any]]) -> Iterable[Row]:
-    for ground, title, most_ns, most_bytes in (
+    for ground, name, most_ns, most_bytes in (
         ("numpy", "import, numpy loaded", 10e6, 1.5e6),
         ("bare", "import, bare", 30e6, 5e6),
     ):
@@ -184,7 +148,7 @@ def _import_rows(imports: list[dict[str, Any]]) -> Iterable[Row]:
             for what in ("memwatch", "psutil", "nothing")
             for key in ("took_ns", "rss")
         }
-        for key, unit, what, most in (("took_ns", "ms", title, most_ns), ("rss", "MB", "  RSS it adds", most_bytes)):
+        for key, unit, what, most in (("took_ns", "ms", name, most_ns), ("rss", "MB", "  RSS it adds", most_bytes)):
             nothing = statistics.median(values["nothing", key])
             ours = Spread.of(values["memwatch", key]) - nothing
             psutil = statistics.median(values["psutil", key]) - nothing
@@ -245,28 +209,10 @@ def problems(raw: dict[str, Any]) -> list[str]:
 # ----------------------------------------------------------------- speaking ---
 
 
-def _table(head: Sequence[Sequence[str]], lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns: the first to the left, the last too, numbers to the right."""
-    widths = [max(len(line[i]) for line in (*head, *lines)) for i in range(len(lines[0]))]
-    last = len(widths) - 1
-    printed = []
-    for line in (*head, *lines):
-        cells = [
-            cell.rjust(width) if 0 < i < last else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        printed.append("  ".join(cells).rstrip())
-    return [*printed[: len(head)], "-" * max(map(len, printed)), *printed[len(head) :]]
-
-
-def _percentile(ordered: Sequence[int], share: float) -> int:
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
-
-
 def _distribution(each: dict[str, list[int]]) -> list[str]:
     shares = (0.5, 0.9, 0.99, 0.999)
     lines = []
-    for name, title in (
+    for name, said in (
         ("timer", "the timer itself"),
         ("sample: preads", "kernel's floor of a sample"),
         ("sample: C", "mw_sample(), C"),
@@ -279,9 +225,9 @@ def _distribution(each: dict[str, list[int]]) -> list[str]:
         ("rss: memwatch", "another worker's RSS"),
     ):
         ordered = sorted(each[name])
-        values = [*(_percentile(ordered, share) for share in shares), ordered[-1]]
-        lines.append([title, *(f"{value / 1e3:.2f}" for value in values), ""])
-    return _table([["single looks, us", "p50", "p90", "p99", "p99.9", "max", ""]], lines)
+        values = [*(percentile(ordered, share) for share in shares), ordered[-1]]
+        lines.append([said, *(f"{value / 1e3:.2f}" for value in values), ""])
+    return table([["single looks, us", "p50", "p90", "p99", "p99.9", "max", ""]], lines)
 
 
 def _rate_lines(rates: list[dict[str, Any]]) -> list[str]:
@@ -296,13 +242,12 @@ def _rate_lines(rates: list[dict[str, Any]]) -> list[str]:
         made = statistics.median(1e9 * seen["looks"] / seen["took_ns"] for seen in rates if seen["hz"] == hz)
         look, nothing = share["look"], share["nothing"]
         lines.append([f"{hz:,} Hz", f"{made:,.0f}", f"{look:.3f} %", f"{nothing:.3f} %", f"{look - nothing:.3f} %", ""])
-    return _table([["of a core, looking at", "looks/s made", "in all", "wake-ups alone", "looks alone", ""]], lines)
+    return table([["of a core, looking at", "looks/s made", "in all", "wake-ups alone", "looks alone", ""]], lines)
 
 
 def as_text(raw: dict[str, Any], found: Sequence[str]) -> str:
     """The figures as a table of 100 columns, and how they came to be."""
-    machine, asked, versions = raw["machine"], raw["settings"], raw["versions"]
-    commit = f" ({raw['commit'][:12]})" if raw["commit"] else ""
+    asked = raw["settings"]
     reads = " + ".join(raw["looks"]["reads"])
     levels = len(raw["looks"]["groups"])
     head = [
@@ -310,12 +255,9 @@ def as_text(raw: dict[str, Any], found: Sequence[str]) -> str:
         ["what", "ours", "psutil", "Python", "floor", "ratio", "half", "must be", ""],
     ]
     lines = [
-        f"memwatch {versions['memwatch']}{commit} on {machine['kernel']}, {machine['cpu']}, {machine['cores']} cores, "
-        f"{format_size(machine['memory'])}",
-        f"Python {versions['python']}, "
-        + ", ".join(f"{name} {versions[name]}" for name in ("psutil", "numpy", "cffi")),
+        *title(raw),
         "",
-        *_table(head, [row.cells() for row in rows(raw)]),
+        *table(head, [row.cells() for row in rows(raw)]),
         "",
         *_distribution(raw["looks"]["each"] | raw["board"]["each"]),
         "",
@@ -334,16 +276,7 @@ def as_text(raw: dict[str, Any], found: Sequence[str]) -> str:
     ]
     for note in notes:
         lines += textwrap.wrap(note, WIDTH, subsequent_indent="  ")
-    return "\n".join([*lines, "", *_verdict(raw, found)])
-
-
-def _verdict(raw: dict[str, Any], found: Sequence[str]) -> list[str]:
-    if found:
-        return ["The run is NOT VALID:", *(f"  {problem}" for problem in found)]
-    judged = [row for row in rows(raw) if row.met is not None]
-    met = sum(bool(row.met) for row in judged)
-    quick = " It was a quick one, which decides nothing." if raw["quick"] else ""
-    return [f"The run is valid: {met} of {len(judged)} targets met.{quick}"]
+    return "\n".join([*lines, "", *verdict(rows(raw), found, raw["quick"])])
 
 
 def as_json(raw: dict[str, Any], found: Sequence[str]) -> dict[str, Any]:
@@ -355,67 +288,22 @@ def as_json(raw: dict[str, Any], found: Sequence[str]) -> dict[str, Any]:
 # ---------------------------------------------------------------- measuring ---
 
 
-def _commit() -> str | None:
-    """The commit this very file is of, "-dirty" when the checkout is; None where it is in none."""
-    for folder in (Path(__file__).parent, Path.cwd() / "memwatch"):
-        file = folder / Path(__file__).name
-        try:
-            if file.read_bytes() != Path(__file__).read_bytes():
-                continue
-            # An environment may lie inside of a checkout, and not belong to it.
-            git = ["git", "-C", str(folder)]
-            subprocess.run([*git, "ls-files", "--error-unmatch", file.name], check=True, capture_output=True)
-            command = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            continue
-    return None
-
-
-def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("memwatch", "psutil", "numpy", "cffi"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-def _tell(text: str) -> None:
-    """What goes on, on one line, where somebody is looking."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
 def measure(quick: bool) -> dict[str, Any]:
     """All raw values. Takes 50 s, or 8 s when *quick*."""
-    from datetime import UTC, datetime
-
     from . import measuring
 
     asked = QUICK if quick else FULL
-    raw: dict[str, Any] = {
-        "quick": quick,
-        "settings": asked,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": measuring.machine(),
-        "versions": _versions(),
-        "commit": _commit(),
-    }
+    raw = about(quick, asked)
     how = {name: asked[name] for name in ("rounds", "calls", "singles")}
     with measuring.limited() as (enter, raw["cgroup"]):
-        _tell("looks ...")
+        tell("looks ...")
         raw["looks"] = measuring.part("looks", enter, **how)
-        _tell("looking at 1 to 10,000 Hz ...")
+        tell("looking at 1 to 10,000 Hz ...")
         raw["rates"] = measuring.part("rates", enter, rounds=asked["slices"], seconds=asked["seconds"], rates=RATES)
     raw["board"] = measuring.board(**how)
-    _tell("imports ...")
+    tell("imports ...")
     raw["imports"] = measuring.imports(int(asked["imports"]))
-    _tell("")
+    tell("")
     return raw
 
 
@@ -439,34 +327,48 @@ def _end(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def main(argv: Sequence[str] | None = None, *, measure: Callable[[bool], dict[str, Any]] = measure) -> int:
+Measure = Callable[[bool], dict[str, Any]]
+
+
+def main(argv: Sequence[str] | None = None, *, measure: Measure | None = None) -> int:
     """0: a valid run, whatever its figures; 1: an invalid one; 2: it could not be done."""
     parser = argparse.ArgumentParser(
         prog="memwatch-bench",
         description="Measures what looking at memory costs here, and compares it with psutil, pure Python and the "
-        "kernel's floor. Takes a minute. As root it makes a memory cgroup for that time, so that a limit is there.",
+        "kernel's floor. Takes a minute. As root it makes a memory cgroup for that time, so that a limit is there. "
+        "With --brake: what a brake costs, and how long each of its steps takes, beside a thread that polls psutil.",
         epilog="Exits with 0 when the run was valid, whether or not the targets are met; else with 1.",
     )
-    parser.add_argument("--quick", action="store_true", help="8 s, to see that it works; decides nothing")
+    parser.add_argument("--brake", action="store_true", help="measure the brake instead, in five minutes")
+    parser.add_argument("--quick", action="store_true", help="in 8 s (25 s), to see that it works; decides nothing")
     parser.add_argument("--json", metavar="FILE", help="keep the raw values: times in ns, sizes in bytes")
     arguments = parser.parse_args(argv)
     # So that a cgroup is removed then too.
     before = signal.signal(signal.SIGTERM, _end)
     try:
-        return _run(arguments.quick, arguments.json, measure)
+        return _run(arguments.quick, arguments.json, _suite(arguments.brake), measure)
     except (MemwatchError, OSError) as error:
-        _tell("")
+        tell("")
         print(f"memwatch-bench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        _tell("")
+        tell("")
         print("memwatch-bench: interrupted", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run(quick: bool, path: str | None, measure: Callable[[bool], dict[str, Any]]) -> int:
+def _suite(brake: bool) -> Any:
+    """The module whose measure(), problems(), as_json() and as_text() are asked."""
+    if brake:
+        from . import bench_brake
+
+        return bench_brake
+    return sys.modules[__name__]
+
+
+def _run(quick: bool, path: str | None, suite: Any, measure: Measure | None) -> int:
     from .sampler import PURE
 
     if PURE:
@@ -474,10 +376,10 @@ def _run(quick: bool, path: str | None, measure: Callable[[bool], dict[str, Any]
     new = path is not None and not os.path.exists(path)
     file = None if path is None else _open(path)
     try:
-        raw = measure(quick)
-        found = problems(raw)
+        raw = (measure or suite.measure)(quick)
+        found = suite.problems(raw)
         if file is not None:
-            _keep(file, as_json(raw, found))
+            _keep(file, suite.as_json(raw, found))
     except BaseException:
         if new and path is not None:
             os.unlink(path)  # it says nothing
@@ -486,7 +388,7 @@ def _run(quick: bool, path: str | None, measure: Callable[[bool], dict[str, Any]
         if file is not None:
             file.close()
     try:
-        print(as_text(raw, found), flush=True)
+        print(suite.as_text(raw, found), flush=True)
     except BrokenPipeError:
         # The reader has seen enough (| head); let the interpreter's own flush not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

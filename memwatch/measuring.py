@@ -8,6 +8,7 @@ itself: to show what doing without memwatch costs.
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from .units import format_size
 clock = time.perf_counter_ns
 
 LIMIT = 8 * GB  # far from any watermark, and from what the measuring takes
+DEADLINE = 180.0  # s; the longest part takes 60 on a busy machine
 _OURS = str(Path(__file__).with_name("__init__.py"))
 _PARENT = str(Path(__file__).parents[1])
 
@@ -103,7 +105,7 @@ class ByHand:
         self._statm = os.open(f"/proc/{pid or 'self'}/statm", os.O_RDONLY)
         self._page = os.sysconf("SC_PAGE_SIZE")
         self._groups = [
-            (os.open(f"{group.path}/{_USAGE[group.version]}", os.O_RDONLY), group.limit)
+            (os.open(f"{group.path}/{USAGE[group.version]}", os.O_RDONLY), group.limit)
             for group in groups
             if group.limit is not None
         ]
@@ -122,12 +124,12 @@ class ByHand:
         return self.headroom(), self.rss()
 
 
-_USAGE = {1: "memory.usage_in_bytes", 2: "memory.current"}
+USAGE = {1: "memory.usage_in_bytes", 2: "memory.current"}
 
 
 def reads(groups: Sequence[Binding]) -> list[str]:
     """The reads that one look makes: of files that are kept open."""
-    usages = [_USAGE[group.version] for group in groups if group.limit is not None]
+    usages = [USAGE[group.version] for group in groups if group.limit is not None]
     return ["meminfo", "statm", *usages]
 
 
@@ -158,7 +160,7 @@ def others(folder: str | os.PathLike[str]) -> Iterator[dict[str, Case]]:
     """Every way to learn another worker's RSS; that worker has a slot on a board in *folder* meanwhile."""
     import psutil
 
-    with _interpreter(_START, _PARENT, "worker", json.dumps({"folder": os.fspath(folder)})) as worker:
+    with _interpreter(_START, _PARENT, "measuring", "worker", json.dumps({"folder": os.fspath(folder)})) as worker:
         try:
             assert worker.stdin is not None
             assert worker.stdout is not None
@@ -290,22 +292,21 @@ def _worker(folder: str) -> None:
 _PARTS: dict[str, Callable[..., Any]] = {"looks": _looks, "rates": _rates, "board": _board, "worker": _worker}
 
 
-def main() -> None:
+def main(parts: dict[str, Callable[..., Any]] = _PARTS) -> None:
     """In the child: the part that was asked for, once its parent has put it where it belongs."""
     part, arguments = sys.argv[-2:]
     if not sys.stdin.readline():
         return  # the parent has died
-    json.dump(_PARTS[part](**json.loads(arguments)), sys.stdout)
+    json.dump(parts[part](**json.loads(arguments)), sys.stdout)
 
 
 # ------------------------------------------------------------- the children ---
 
 # At the end of the path, where site-packages is: an import must not look here first.
 _START = """
-import sys
+import importlib, sys
 sys.path.append(sys.argv[1])
-from memwatch import measuring
-measuring.main()
+importlib.import_module("memwatch." + sys.argv[2]).main()
 """
 
 # The memory is read as /proc has it: ru_maxrss would be the parent's, if that is larger, since it survives exec.
@@ -337,7 +338,7 @@ print(json.dumps({{
 
 def _interpreter(program: str, *arguments: str) -> "subprocess.Popen[str]":
     pipe = subprocess.PIPE
-    command = [sys.executable, "-P", "-c", program, *arguments]
+    command = [sys.executable, "-P", "-X", "faulthandler", "-c", program, *arguments]
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
@@ -347,7 +348,12 @@ def _ask(program: str, *arguments: str, enter: Callable[[int], None] | None = No
         try:
             if enter is not None:
                 enter(child.pid)
-            said, complained = child.communicate("go\n")
+            said, complained = child.communicate("go\n", timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGABRT)
+            _before, _, stack = child.communicate()[1].partition("Current thread")
+            where = next((f"; it was at {line.strip()}" for line in stack.splitlines() if "File" in line), "")
+            raise Unmeasured(f"{' '.join(arguments[1:])} did not end within {DEADLINE} s{where}") from None
         except BaseException:
             child.kill()
             raise
@@ -359,13 +365,25 @@ def _ask(program: str, *arguments: str, enter: Callable[[int], None] | None = No
 
 def part(name: str, enter: Callable[[int], None] | None, **arguments: Any) -> Any:
     """Raw values of one part, from a process of its own; *enter* puts it into its cgroup."""
-    return _ask(_START, _PARENT, name, json.dumps(arguments), enter=enter)
+    return part_of("measuring", name, enter, arguments)
+
+
+def part_of(room: str, name: str, enter: Callable[[int], None] | None, arguments: dict[str, Any]) -> Any:
+    """The same of another file."""
+    return _ask(_START, _PARENT, room, name, json.dumps(arguments), enter=enter)
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[str]:
+    """A folder for a board or a scripted machine, gone at the end: a disk would be measured with it."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+    with TemporaryDirectory(prefix="memwatch-bench-", dir=memory) as folder:
+        yield folder
 
 
 def board(**arguments: Any) -> Any:
     """Raw values of reading another's slot, on a board of its own: the user's is left alone."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
-    with TemporaryDirectory(prefix="memwatch-bench-", dir=memory) as folder:
+    with folder_in_memory() as folder:
         return part("board", None, folder=folder, **arguments)
 
 
@@ -402,10 +420,19 @@ def limited() -> Iterator[tuple[Callable[[int], None] | None, str]]:
     if limits:
         yield None, f"already in {limits[0]}"
         return
+    with limited_to(LIMIT) as (enter, note):
+        yield enter, note if enter is not None else f"{note}, so that no usage is read"
+
+
+@contextmanager
+def limited_to(limit: int) -> Iterator[tuple[Callable[[int], None] | None, str]]:
+    """A memory cgroup limited to *limit* bytes, as limited() has it; None where none can be made."""
+    with Sampler() as sampler:
+        groups = sampler.groups
     if not groups or groups[0].path is None:
-        yield None, "no memory cgroup can be seen here, so that no usage is read"
+        yield None, "no memory cgroup can be seen here"
         return
-    folder, note = _make_group(Path(groups[0].path), groups[0].version)
+    folder, note = _make_group(Path(groups[0].path), groups[0].version, limit)
     try:
         yield None if folder is None else partial(_write, folder / "cgroup.procs"), note
     finally:
@@ -413,22 +440,22 @@ def limited() -> Iterator[tuple[Callable[[int], None] | None, str]]:
             _remove(folder)
 
 
-def _make_group(own: Path, version: int) -> tuple[Path | None, str]:
+def _make_group(own: Path, version: int, limit: int) -> tuple[Path | None, str]:
     reason = ""
     # Version 2: a group with processes has no children with limits; one beside it may.
     for home in (own,) if version == 1 else (own, own.parent):
         folder = home / f"memwatch-bench-{os.getpid()}"
         try:
             folder.mkdir()
-            _write(folder / ("memory.limit_in_bytes" if version == 1 else "memory.max"), LIMIT)
+            _write(folder / ("memory.limit_in_bytes" if version == 1 else "memory.max"), limit)
         except OSError as error:
-            reason = f"no cgroup limit here, and none can be set ({error.strerror}), so that no usage is read"
+            reason = f"no cgroup limit here, and none can be set ({error.strerror})"
             _remove(folder)
         except BaseException:
             _remove(folder)
             raise
         else:
-            return folder, f"in a cgroup of its own, limited to {format_size(LIMIT)}"
+            return folder, f"in a cgroup of its own, limited to {format_size(limit)}"
     return None, reason
 
 

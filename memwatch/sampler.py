@@ -23,6 +23,10 @@ if not PURE:
     try:
         from ._native import ffi, lib
     except ImportError as error:
+        if "subinterpreters" in str(error):  # one with an interpreter lock of its own, from Python 3.12 on
+            raise ImportError(
+                f"memwatch cannot be loaded in this sub-interpreter ({error}): import it in the main one"
+            ) from error
         raise ImportError(
             f"memwatch's C module cannot be loaded ({error}). Install memwatch rather than run it from its "
             "source folder: `pip install .` builds it (needs gcc and Python's headers). MEMWATCH_PURE=1 does "

@@ -13,17 +13,28 @@ from memwatch import errors
 PUBLIC = {
     "Binding",
     "BoardError",
+    "EmergencyBrake",
     "Failure",
     "MemwatchError",
+    "NotAdmitted",
     "Pressure",
     "ProcessGone",
     "ProcessMemory",
     "ReadingError",
     "Sample",
     "Sampler",
+    "SettingsError",
+    "TooManyBrakes",
     "Tree",
     "Watermarks",
+    "check",
+    "guard",
+    "label",
     "sample",
+    "shield",
+    "start",
+    "stop",
+    "trial",
 }
 
 

@@ -1,0 +1,428 @@
+"""The brake of this process: its native thread, the words shared with it, its settings, and its trials."""
+
+import errno
+import os
+import signal
+import sys
+import threading
+import time
+from _thread import get_ident
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from . import config, policy
+from ._native import ffi, lib
+from .board import Board
+from .errors import BoardError, MemwatchError, NotAdmitted, ReadingError, SettingsError, TooManyBrakes
+from .raising import Flying, Tracer, is_own, may_cut, may_cut_thread, may_meet
+from .sampler import Sampler
+from .slot import Place, Slot, Work, why
+from .units import format_size
+
+if TYPE_CHECKING:
+    from .trials import Trial
+
+# 4 KiB pages come at 4 GiB/s, huge ones at 15 (FACTS: "Taken past the threshold"); nothing measured was faster.
+FILL_RATE = 16 * 2**30
+PERIOD_MIN, PERIOD_MAX = 0.0001, 0.1
+
+ADMIT_EVERY = 0.05  # s; a look while a trial waits for memory
+FRESH_NS = 250_000_000  # the native thread's last look is this old at most, or it is not relied on
+SEATS = lib.MW_WORD_SEATS
+UNKNOWN = 2**64 - 1
+
+sys_module = sys.modules[__name__]
+
+
+def raise_in(ident: int, kind: type[BaseException] | None) -> bool:
+    """Raises *kind* in a thread at its next bytecode; mw_install() puts the interpreter's own here."""
+    raise NotImplementedError
+
+
+def raise_after(decide: Callable[[], type[BaseException] | None]) -> None:
+    """Raises what *decide* returns, not here but where this was called from C; mw_install() puts it here."""
+    raise NotImplementedError
+
+
+if lib.mw_install(ffi.cast("void *", id(sys_module))):
+    raise MemoryError("memwatch: no memory for a function")
+
+
+def tell(level: str, message: str) -> None:
+    """A line to the logger "memwatch"; and to stderr, where none of its handlers writes there."""
+    import logging
+
+    logger = logging.getLogger("memwatch")
+    getattr(logger, level)("%s", message)
+    # Without any handler logging itself writes warnings there.
+    if not logger.hasHandlers() or _reaches_stderr(logger):
+        return
+    try:
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):  # closed, full, or none at all: the log has it
+        pass
+
+
+def _reaches_stderr(logger: Any) -> bool:
+    at = logger
+    while at is not None:
+        if any(getattr(handler, "stream", None) in (sys.stderr, sys.__stderr__) for handler in at.handlers):
+            return True
+        at = at.parent if at.propagate else None
+    return False
+
+
+def least_limit(sampler: Sampler) -> int:
+    """The least of what can bind this process, in bytes."""
+    sample = sampler.sample()
+    limits = [sample.mem_total, sample.binds.limit if sample.binds else None, *(it.limit for it in sampler.groups)]
+    known = [limit for limit in limits if limit]
+    if not known:
+        failures = ", ".join(map(str, sample.errors)) or "no limit is known"
+        raise ReadingError(errno.ENODATA, f"memory cannot be watched: {failures}. `memwatch doctor` says more")
+    return min(known)
+
+
+class Running:
+    """
+    Everything of the brake that lives from start() to stop(), or to a fork.
+
+    Attributes:
+        words: What the native thread and Python share; csrc/memwatch.h has the list.
+        trials: The innermost trial of each thread, by its ident.
+        marks, patience: What policy goes by.
+        forking: Threads inside of fork(), by ident. Functions that are called there (os.register_at_fork) are not cut:
+            what they raise is dropped, and the lock of logging that they take would never be released.
+    """
+
+    def __init__(self, settings: config.Settings, root: str) -> None:
+        self.settings = settings
+        self.root = root
+        self.pid = os.getpid()
+        self.sampler = Sampler(root=root)
+        self.limit = least_limit(self.sampler)
+        self.marks = config.marks_for(settings, self.limit)
+        self.patience = config.patience(settings)
+        self.signal: int = settings.signal or signal.SIGURG
+        self.lock = threading.Lock()
+        self.trials: dict[int, Trial] = {}
+        self.seats = list(range(lib.MW_SEATS))
+        self.epochs = 0
+        self.brakes_in_row = 0
+        self.stopping = False
+        self.forking: set[int] = set()
+        self.handles_signals = False
+        self.tracer = Tracer(self.on_line)
+        self.board: Board | None = None
+        self.slot: Slot | None = None
+        self.said: set[str] = set()
+        self.work_epoch = 0
+        self.handle: Any = ffi.NULL
+        self.place: Place | None = None
+        self.words: memoryview = memoryview(b"")
+
+    # -------------------------------------------------------------- start and stop ---
+
+    def start(self) -> None:
+        """All or nothing: what fails leaves nothing behind."""
+        self.hook()
+        try:
+            self._start_thread()
+        except BaseException:
+            self._unhook()
+            raise
+        self._join_board()
+
+    def _start_thread(self) -> None:
+        plan = ffi.new("struct mw_plan *")
+        root = ffi.new("char[]", os.fsencode(self.root))
+        plan.root = root
+        plan.flags = lib.MW_BRAKE_REALTIME if self.settings.realtime else 0
+        plan.signal = self.signal
+        plan.rate = FILL_RATE
+        plan.period_min_ns = round(PERIOD_MIN * 1e9)
+        plan.period_max_ns = round(PERIOD_MAX * 1e9)
+        plan.near = self.marks.warn
+        self._fill(plan.numbers)
+        out = ffi.new("struct mw_brake **")
+        code = lib.mw_brake_start(plan, out)
+        if code == -errno.EAGAIN:
+            raise MemwatchError(
+                "the brake's thread cannot be started (EAGAIN): too many processes or threads; raise `ulimit -u`, or "
+                "pids.max of the container"
+            )
+        if code == -errno.EBUSY:
+            raise SettingsError(
+                f"signal {self.signal} has a handler that is not Python's: give another one, as signal='SIGUSR2'"
+            )
+        if code:
+            raise ReadingError(-code, f"the brake cannot be started ({why(code)}); `memwatch doctor` says more")
+        self.handle = out[0]
+        # The plan's text is read again by nobody, but C keeps its address.
+        self._root = root
+        size = (SEATS + lib.MW_SEATS * lib.MW_SEAT_WORDS) * 8
+        self.words = memoryview(ffi.buffer(lib.mw_brake_words(self.handle), size)).cast("Q")
+
+    def _fill(self, numbers: Any) -> None:
+        for name, value in policy.numbers(self.marks, self.patience)._asdict().items():
+            setattr(numbers, name, value)
+
+    def hook(self) -> None:
+        """Python's handler, and the native one in front of it: only the main thread may."""
+        if self.handles_signals or threading.current_thread() is not threading.main_thread():
+            return
+        stands = signal.getsignal(self.signal)
+        if stands not in (signal.SIG_DFL, signal.SIG_IGN) and getattr(stands, "__module__", "") != __name__:
+            raise SettingsError(
+                f"{signal.Signals(self.signal).name} has a handler already ({stands!r}), which is not replaced: give "
+                "another signal, as signal='SIGUSR2' or MEMWATCH_SIGNAL=SIGUSR2"
+            )
+        signal.signal(self.signal, on_signal)
+        self.handles_signals = True
+        if self.handle:
+            lib.mw_brake_hook(self.handle)
+
+    def _unhook(self) -> None:
+        if not self.handles_signals or threading.current_thread() is not threading.main_thread():
+            return
+        # A stray one must not end the process, whatever the signal's default.
+        if signal.getsignal(self.signal) is on_signal:
+            signal.signal(self.signal, signal.SIG_IGN)
+        self.handles_signals = False
+
+    def stop(self) -> None:
+        """The native thread is joined; nothing is raised from here on."""
+        self.stopping = True
+        for trial in list(self.trials.values()):
+            trial.shields += 1
+        lib.mw_brake_stop(self.handle)
+        self._unhook()
+        self.tracer.stop()
+        board, self.board, self.slot = self.board, None, None
+        self.place = None  # unmapped now, and not when garbage is next collected: 16 boards can be mapped
+        if board is not None:
+            board.close()
+        if not self.trials:  # one that gives back its memory looks at it
+            self.sampler.close()
+
+    def arm(self, settings: config.Settings) -> None:
+        """Other settings, from the next look on; the signal stays."""
+        marks = config.marks_for(settings, self.limit)
+        patience = config.patience(settings)
+        self.settings, self.marks, self.patience = settings, marks, patience
+        numbers = ffi.new("struct mw_numbers *")
+        self._fill(numbers)
+        if code := lib.mw_brake_arm(self.handle, numbers, marks.warn):
+            raise MemwatchError(f"the brake's thread does not take new numbers ({why(code)}): stop() and start() it")
+
+    # ---------------------------------------------------------------------- board ---
+
+    def _join_board(self) -> None:
+        try:
+            self.board = Board.open(self.settings.board, create=True)
+            self.slot = self.board.claim(groups=[(it.dev, it.ino) for it in self.sampler.groups])
+            self.slot.set_work(Work())
+            self._write_to(self.slot)
+        except (BoardError, OSError) as error:
+            self.slot = None
+            self.say_once("board", "warning", f"{error}. This worker is braked, but others do not see it")
+
+    def _write_to(self, slot: Slot) -> None:
+        place = slot.place
+        code = lib.mw_brake_board(self.handle, place.mapping.handle, place.number, place.owner)
+        if code:
+            raise BoardError(f"the brake's thread does not take the board ({why(code)})")
+        self.place = place  # mapped for as long as the thread writes there
+
+    def check_board(self) -> None:
+        """About once a second: the board may have been unlinked."""
+        board, slot = self.board, self.slot
+        if board is None:
+            return
+        try:
+            if slot is None:
+                self.slot = slot = board.claim(groups=[(it.dev, it.ino) for it in self.sampler.groups])
+                self._write_to(slot)
+            else:
+                board.check()
+                if slot.place is not self.place:
+                    self._write_to(slot)
+        except (BoardError, OSError) as error:
+            if self.stopping:  # and so it was closed
+                return
+            self.say_once("board", "warning", f"{error}. This worker is braked, but others do not see it")
+
+    def write_work(self, trial: "Trial | None") -> None:
+        """What the worker is at, to the board: of several trials the newest."""
+        slot = self.slot
+        if slot is None:
+            return
+        if trial is None:
+            work = Work(epoch=self.work_epoch + 1)
+        else:
+            self.work_epoch = trial.epoch
+            rss = self.words[lib.MW_WORD_RSS]
+            work = Work(
+                label=trial.label,
+                detail=trial.detail,
+                epoch=trial.epoch,
+                trial_start=trial.start_ns / 1e9,
+                trial_rss=None if rss >= UNKNOWN - 1 else rss,
+            )
+        with self.lock, suppress(BoardError):  # check_board() makes it anew, and says so
+            slot.set_work(work)
+
+    def say_once(self, about: str, level: str, message: str) -> None:
+        if about not in self.said:
+            self.said.add(about)
+            tell(level, message)
+
+    @property
+    def worker(self) -> str:
+        """What this worker is called in the log: "Worker 1", by its slot."""
+        return f"Worker {self.slot.number + 1}" if self.slot is not None else f"Worker {self.pid}"
+
+    # ------------------------------------------------------------------ admission ---
+
+    def headroom(self) -> int | None:
+        """As the native thread saw it last, or from a look of our own."""
+        words = self.words
+        if time.monotonic_ns() - words[lib.MW_WORD_LOOK_NS] < FRESH_NS:
+            seen = words[lib.MW_WORD_HEADROOM]
+            return None if seen == UNKNOWN else seen
+        return self.sampler.headroom()
+
+    def admit(self, label: str) -> None:
+        """
+        Waits until a trial may begin.
+
+        Raises:
+            NotAdmitted: Memory did not come back in time.
+            TooManyBrakes: The last trials were all braked.
+        """
+        if not policy.may_go_on(self.patience, self.brakes_in_row):
+            raise TooManyBrakes(
+                f"{label} is not begun: the last {self.brakes_in_row} trials of this worker were all braked, and "
+                f"max_brakes is {self.patience.max_brakes}. Make trials smaller, run fewer workers, or raise it"
+            )
+        began, told = time.monotonic(), False
+        while True:
+            headroom = self.headroom()
+            waited = time.monotonic() - began
+            admission = policy.admit(self.marks, self.patience, waited, headroom)
+            if admission is policy.Admission.ADMIT:
+                return
+            if admission is policy.Admission.REFUSE:
+                raise NotAdmitted(f"{label} {policy.refusal(self.marks, waited, headroom)}")
+            if not told:
+                told = True
+                tell(
+                    "warning",
+                    f"{label} waits for memory: available {format_size(headroom)}, begins above "
+                    f"{format_size(self.marks.resume)}",
+                )
+            time.sleep(ADMIT_EVERY)
+
+    # -------------------------------------------------------------------- raising ---
+
+    def told(self) -> "Trial | None":
+        """The trial that must end now."""
+        epoch = self.words[lib.MW_WORD_TOLD]
+        if epoch:
+            for trial in list(self.trials.values()):
+                if trial.epoch == epoch:
+                    return trial
+        return None
+
+    def must_end(self, trial: "Trial") -> bool:
+        """It was told to, and is not being left already."""
+        if self.words[lib.MW_WORD_TOLD] != trial.epoch or self.stopping or trial.shields:
+            return False
+        if trial.ident in self.forking:
+            return False
+        trial.told_ns = self.words[lib.MW_WORD_TOLD_NS]
+        return True
+
+    def on_line(self, frame: FrameType) -> None:
+        """A new line of a thread whose trial was told: it has swallowed the exception, or never got it."""
+        trial = self.trials.get(get_ident())
+        if (
+            trial is not None
+            and self.must_end(trial)
+            and may_meet(frame, trial.raises)
+            and may_cut(trial, frame, sys.exception())
+        ):
+            trial.mark_raised()
+            raise Flying
+
+    def before_fork(self) -> None:
+        self.forking.add(get_ident())
+
+    def after_fork(self, frame: FrameType | None) -> type[BaseException] | None:
+        """
+        In the parent: what to raise in *frame*, which forked. Signals that came meanwhile came to nothing.
+
+        Where forks take longer than the time from one signal to the next, no other would ever be met elsewhere.
+        """
+        ident = get_ident()
+        self.forking.discard(ident)
+        trial = self.trials.get(ident)
+        if trial is None or not self.must_end(trial):
+            return None
+        if self.tracer.start():  # at the next line, where the child's pid is known
+            return None
+        if not may_cut(trial, frame, sys.exception()):
+            return None
+        trial.mark_raised()
+        return Flying
+
+    def raise_in_threads(self) -> bool:
+        """
+        Raises where no signal can: in a trial of another thread, and in threads that a trial started.
+
+        Returns whether a trial is told, so that this is to be called again soon.
+        """
+        trial = self.told()
+        if trial is None:
+            self.tracer.stop()
+            return False
+        frames = sys._current_frames()
+        if not trial.is_main:
+            self.tracer.start()
+            handled = sys._current_exceptions().get(trial.ident)
+            error = handled if isinstance(handled, BaseException) or handled is None else handled[1]
+            # From here to raise_in() nothing lets another thread run: the interpreter lock was just taken, and is
+            # kept for 5 ms (sys.getswitchinterval).
+            if self.must_end(trial) and may_cut(trial, frames.get(trial.ident), error):
+                trial.mark_raised()
+                raise_in(trial.ident, Flying)
+        # While the trial is shielded they may work for it; once it is left nobody needs them.
+        if trial.frame is None or self.must_end(trial):
+            for ident in trial.threads():
+                if ident not in self.trials and may_cut_thread(frames.get(ident)):
+                    # What it raises may come to the trial through a future: then it is of the brake, too.
+                    trial.raised = True
+                    raise_in(ident, SystemExit)  # threads end by it without a word
+        return True
+
+
+def on_signal(_signum: int, frame: FrameType | None) -> None:
+    """Python's handler, in the main thread: raises in the trial, if it may be cut there."""
+    running = current
+    if running is not None:
+        running.words[lib.MW_WORD_TRIPPED] = 0
+    # One that comes while the last is being handled has nothing to add; on a busy machine they would pile up.
+    if running is None or frame is None or is_own(frame):
+        return
+    trial = running.trials.get(get_ident())
+    if trial is not None and running.must_end(trial) and may_cut(trial, frame, sys.exception()):
+        trial.mark_raised()
+        running.tracer.start()
+        raise Flying
+
+
+# The one of this process; brake.py starts and stops it.
+current: Running | None = None
