@@ -133,6 +133,7 @@ class Running:
             self._start_thread()
         except BaseException:
             self._unhook()
+            self.sampler.close()
             raise
         self._join_board()
 

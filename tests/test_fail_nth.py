@@ -16,6 +16,8 @@ from support import cbuild
 pytestmark = pytest.mark.slow
 
 PROGRAM = cbuild.REPO / "tests/csrc/fail_nth.c"
+BRAKE = cbuild.REPO / "tests/csrc/fail_brake.c"
+WRAPS = cbuild.REPO / "tests/csrc/wraps.h"
 # What is called without a wrapper, and why it need not fail. Pure computation a compiler may put in place.
 COMPUTES = {"memchr", "memcmp", "memcpy", "memmove", "memset", "strcmp", "strlen", "strncmp", "strnlen", "snprintf"}
 COMPUTES |= {"__popcountdi2"}
@@ -26,7 +28,17 @@ HARMLESS = {
     "geteuid": "cannot fail",
     "sysconf": "the page size, which there always is",
     "munmap": "of a whole mapping of ours: cannot fail",
-    "kill": "signal 0: its failing is the answer",
+    "kill": "its failing is the answer: nobody was there, or was killed",
+    "_exit": "cannot fail",
+    "nanosleep": "cut short, it is repeated",
+    "pthread_attr_destroy": "of what there is: cannot fail",
+    "pthread_join": "of a thread that there is, once: cannot fail",
+    "pthread_self": "cannot fail",
+    "pthread_sigmask": "of a mask that there is: cannot fail",
+    "sched_get_priority_min": "of a policy that there is: cannot fail",
+    "sched_yield": "cannot fail",
+    "sigdelset": "of a signal that there is: cannot fail",
+    "sigfillset": "cannot fail",
     "raise": "of the fault that is not ours, after which there is no more",
 }
 MEMINFO = """\
@@ -77,8 +89,9 @@ MOUNT = "{n} 20 0:{n} / /sys/fs/cgroup{point} rw,nosuid shared:{n} - {kind} {kin
 
 
 def wrapped() -> set[str]:
-    """The calls that fail_nth.c puts itself before."""
-    found = re.findall(r"^(?:WRAP(?:_READ)?\((?:[^(),]+, )?|\w+ \*?__wrap_)(\w+)(?:, )?\(", PROGRAM.read_text(), re.M)
+    """The calls that wraps.h puts itself before."""
+    pattern = r"^(?:WRAP(?:_READ|_CODE)?\((?:[^(),]+, )?|\w+ \*?__wrap_)(\w+)(?:, )?\("
+    found = re.findall(pattern, WRAPS.read_text(), re.M)
     return set(found) - {"name"}
 
 
@@ -126,14 +139,29 @@ def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return root
 
 
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """fail_nth under AddressSanitizer (leaks too), before all of the C."""
-    flags = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+def build(source: Path, folder: Path, *, sanitize: bool = True) -> Path:
+    """It, before all of the C; under AddressSanitizer (leaks too)."""
+    flags = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"] if sanitize else ["-O1"]
     if "--coverage" in os.environ.get("MEMWATCH_CFLAGS", ""):
         flags = []  # what a sanitizer adds would count as branches of ours
     flags += [f"-Wl,--wrap={name}" for name in sorted(wrapped())]
-    return cbuild.build([PROGRAM, *sources()], tmp_path_factory.mktemp("fail_nth") / "fail_nth", flags=flags)
+    return cbuild.build([source, *sources()], folder / source.stem, flags=flags)
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(PROGRAM, tmp_path_factory.mktemp("fail_nth"))
+
+
+@pytest.fixture(scope="session")
+def brake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(BRAKE, tmp_path_factory.mktemp("fail_brake"))
+
+
+@pytest.fixture(scope="session")
+def brake_that_squeezes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without a sanitizer, which ends a program that cannot have memory."""
+    return build(BRAKE, tmp_path_factory.mktemp("fail_squeeze"), sanitize=False)
 
 
 @pytest.fixture
@@ -234,6 +262,32 @@ def test_f12_f14_a_process_that_looks_at_itself(program: Path, call: str, how: s
     ("call", "how"),
     every(
         {
+            "open": "EINTR EMFILE ENOMEM",
+            "openat": "EINTR EMFILE EACCES ENOMEM ENOENT",
+            "openat2": "EINTR ENOSYS EMFILE ENOMEM",
+            "pread": "EINTR EIO ESRCH short eof",
+            "getdents64": "EIO ENOMEM ENOENT",
+            "lseek": "EBADF",
+            "pidfd_open": "ENOSYS EPERM EMFILE",
+            "pidfd_send_signal": "ENOSYS EPERM",
+            "poll": "EINTR ENOMEM",
+            "close": "EINTR EIO",
+        }
+    ),
+)
+def test_f12_f13_f14_f109_descendants_are_found_and_killed_or_not(program: Path, call: str, how: str) -> None:
+    """
+    Nobody is killed who was not meant, nobody found before is lost, and the next look finds all.
+
+    Without pidfds they are killed all the same.
+    """
+    assert 0 < fail(program, "kin", Path("/"), call, how)
+
+
+@pytest.mark.parametrize(
+    ("call", "how"),
+    every(
+        {
             "calloc": "ENOMEM",
             "mkdir": "EACCES ENOSPC",
             "open": "EMFILE ENOMEM",
@@ -259,3 +313,80 @@ def test_f12_f14_a_process_that_looks_at_itself(program: Path, call: str, how: s
 def test_f13_f14_f95_a_board_that_cannot_be_made_is_told(program: Path, folder: Path, call: str, how: str) -> None:
     """The error is told where it happened, no half-made file stays, and the next attempt has a whole board."""
     assert 0 < fail(program, "board", folder, call, how)
+
+
+@pytest.fixture
+def machine(folder: Path) -> Path:
+    """Where a machine can be made up."""
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("call", "how"),
+    every(
+        {
+            "mmap": "ENOMEM",
+            "madvise": "EINVAL",
+            "mlock": "ENOMEM EPERM",
+            "pthread_atfork": "ENOMEM",
+            "pthread_attr_init": "ENOMEM",
+            "pthread_attr_setstack": "EINVAL",
+            "pthread_create": "EAGAIN EPERM",
+            "pthread_setschedparam": "EPERM",
+            "prctl": "EINVAL",
+            "sigaction": "EINVAL",
+            "open": "EINTR EMFILE ENOMEM",
+            "openat": "EINTR EMFILE EACCES ENOMEM",
+            "openat2": "EINTR ENOSYS EMFILE ENOMEM",
+            "read": "EIO short eof",
+            "pread": "EINTR EIO EAGAIN ESRCH short eof",
+            "fstat": "EIO",
+            "stat": "EIO ENOMEM",
+            "close": "EINTR EIO",
+            "getdents64": "EIO ENOMEM",
+            "futex": "EINTR EAGAIN ENOSYS",
+            "tgkill": "EAGAIN ESRCH",
+            "pidfd_open": "ENOSYS EMFILE",
+            "pidfd_send_signal": "ENOSYS EPERM",
+            "poll": "EINTR ENOMEM",
+        }
+    ),
+)
+def test_f12_f13_f14_f59_a_brake_starts_whole_or_not_at_all(brake: Path, machine: Path, call: str, how: str) -> None:
+    """
+    Refused, it leaves no thread, no handler, no descriptor and no mapping more each time. Started, nobody is held
+    for a call that failed, who must end is told, and who was held is let go.
+    """
+    assert 0 < fail(brake, "brake", machine, call, how)
+
+
+@pytest.mark.parametrize(
+    ("call", "how"), every({"getrlimit": "EINVAL", "setrlimit": "EPERM EINVAL", "prlimit": "EPERM ESRCH"})
+)
+def test_a_limit_that_cannot_be_set_is_left_alone(
+    brake_that_squeezes: Path, machine: Path, call: str, how: str
+) -> None:
+    """Allocations may not be made to fail then; the trial is told all the same, and ends."""
+    assert 0 < fail(brake_that_squeezes, "brake", machine, call, how)
+
+
+@pytest.mark.parametrize(
+    ("call", "how"),
+    every(
+        {
+            "poll": "EINTR ENOMEM",
+            "write": "EINTR EIO EAGAIN ENOSPC short",
+            "pread": "EIO ESRCH",
+            "openat": "ENOMEM EMFILE",
+            "openat2": "ENOMEM",
+            "futex": "EINTR",
+            "tgkill": "EAGAIN",
+            "sigaction": "EINVAL",
+            "getdents64": "ENOMEM",
+        }
+    ),
+)
+def test_f14_nothing_that_fails_keeps_it_from_the_kill(brake: Path, machine: Path, call: str, how: str) -> None:
+    """Below the floor the process ends, whether its last words can be written or not."""
+    assert 0 < fail(brake, "kill", machine, call, how)

@@ -5,17 +5,16 @@
  *	fail_nth SCENARIO ROOT CALL HOW
  *
  * SCENARIO is "tree" (ROOT has a /proc of pid 4242, and figures that stand still),
- * "facts" (the same, and all facts are read, which takes long), "self" (this process, below ROOT, on a machine that lives) or "board" (ROOT is a
- * folder to put one in).  CALL is one that is wrapped below; HOW is an errno's name,
- * or "short" (10 bytes at most), or "eof".
- *
- * tests/test_fail_nth.py links it with -Wl,--wrap= for each __wrap_ below, so only
- * what our own objects call fails, never the C library within.
+ * "facts" (the same, and all facts are read, which takes long), "self" (this process, below
+ * ROOT, on a machine that lives), "kin" (this process's threads, descendants and page lists,
+ * there) or "board" (ROOT is a folder to put one in).  wraps.h has CALL and HOW.  The brake is in
+ * fail_brake.c.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -26,175 +25,14 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "memwatch.h"
-
-/* ------------------------------------------------------------ the plan --- */
-
-static struct {
-	const char *call;
-	int error;    /* 0: `limit` instead */
-	size_t limit; /* bytes that a read may give */
-	unsigned long nth; /* 0: none fails */
-	unsigned long seen;
-} plan;
-
-static bool strikes(const char *call)
-{
-	return plan.nth && !strcmp(call, plan.call) && ++plan.seen == plan.nth;
-}
-
-#define WRAP(type, name, params, args)                                                            \
-	type __real_##name params;                                                                \
-	type __wrap_##name params;                                                                \
-	type __wrap_##name params                                                                 \
-	{                                                                                         \
-		if (strikes(#name)) {                                                             \
-			errno = plan.error;                                                       \
-			return (type)-1;                                                          \
-		}                                                                                 \
-		return __real_##name args;                                                        \
-	}
-
-/* A read that is cut short has read what it gives; `name` is not evaluated twice. */
-#define WRAP_READ(name, params, args_of)                                                          \
-	ssize_t __real_##name params;                                                             \
-	ssize_t __wrap_##name params;                                                             \
-	ssize_t __wrap_##name params                                                              \
-	{                                                                                         \
-		if (strikes(#name)) {                                                             \
-			if (!plan.error)                                                          \
-				size = size < plan.limit ? size : plan.limit;                     \
-			else {                                                                    \
-				errno = plan.error;                                               \
-				return -1;                                                        \
-			}                                                                         \
-		}                                                                                 \
-		return __real_##name args_of;                                                     \
-	}
-
-WRAP_READ(pread, (int fd, void *to, size_t size, off_t at), (fd, to, size, at))
-WRAP_READ(read, (int fd, void *to, size_t size), (fd, to, size))
-WRAP(int, fstat, (int fd, struct stat *out), (fd, out))
-WRAP(int, stat, (const char *path, struct stat *out), (path, out))
-WRAP(void *, mmap, (void *at, size_t size, int prot, int flags, int fd, off_t from), (at, size, prot, flags, fd, from))
-WRAP(int, mlock, (const void *at, size_t size), (at, size))
-WRAP(int, fstatat, (int folder, const char *path, struct stat *out, int flags), (folder, path, out, flags))
-WRAP(int, lstat, (const char *path, struct stat *out), (path, out))
-WRAP(int, mkdir, (const char *path, mode_t mode), (path, mode))
-WRAP(int, fchmod, (int fd, mode_t mode), (fd, mode))
-WRAP(int, linkat, (int a, const char *from, int b, const char *to, int flags), (a, from, b, to, flags))
-WRAP(int, renameat, (int a, const char *from, int b, const char *to), (a, from, b, to))
-WRAP(int, unlinkat, (int folder, const char *path, int flags), (folder, path, flags))
-WRAP(int, getrlimit, (int what, struct rlimit *out), (what, out))
-WRAP(int, sigaction, (int n, const struct sigaction *to, struct sigaction *old), (n, to, old))
-WRAP(int, madvise, (void *at, size_t size, int advice), (at, size, advice))
-
-/* Each call that has no wrapper in the C library is a call of its own here. */
-long __real_syscall(long number, long a, long b, long c, long d, long e, long f);
-long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f);
-long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f)
-{
-	const char *name = number == SYS_openat2       ? "openat2" :
-			   number == SYS_get_mempolicy ? "get_mempolicy" :
-			   number == SYS_gettid	       ? "gettid" :
-							 NULL;
-
-	CHECK(name != NULL);
-	if (name && strikes(name)) {
-		errno = plan.error;
-		return -1;
-	}
-	return __real_syscall(number, a, b, c, d, e, f);
-}
-
-/* A write that is cut short has written what it says. */
-WRAP_READ(pwrite, (int fd, const void *from, size_t size, off_t at), (fd, from, size, at))
-
-void *__real_calloc(size_t n, size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_calloc(size_t n, size_t size)
-{
-	errno = plan.error;
-	return strikes("calloc") ? NULL : __real_calloc(n, size);
-}
-
-/* It answers the error, and leaves errno alone. */
-int __real_posix_fallocate(int fd, off_t at, off_t size);
-int __wrap_posix_fallocate(int fd, off_t at, off_t size);
-int __wrap_posix_fallocate(int fd, off_t at, off_t size)
-{
-	return strikes("posix_fallocate") ? plan.error : __real_posix_fallocate(fd, at, size);
-}
-
-/* close() lets go of the descriptor whatever it answers. */
-int __real_close(int fd);
-int __wrap_close(int fd);
-int __wrap_close(int fd)
-{
-	int result = __real_close(fd);
-
-	if (!strikes("close"))
-		return result;
-	errno = plan.error;
-	return -1;
-}
-
-int __real_open(const char *path, int flags, ...);
-int __wrap_open(const char *path, int flags, ...);
-int __wrap_open(const char *path, int flags, ...)
-{
-	mode_t mode = 0;
-
-	if (strikes("open")) {
-		errno = plan.error;
-		return -1;
-	}
-	if (flags & O_CREAT) {
-		va_list rest;
-
-		va_start(rest, flags);
-		mode = va_arg(rest, mode_t);
-		va_end(rest);
-	}
-	return __real_open(path, flags, mode);
-}
-
-int __real_openat(int folder, const char *path, int flags, ...);
-int __wrap_openat(int folder, const char *path, int flags, ...);
-int __wrap_openat(int folder, const char *path, int flags, ...)
-{
-	mode_t mode = 0;
-
-	if (strikes("openat")) {
-		errno = plan.error;
-		return -1;
-	}
-	if (flags & O_CREAT) {
-		va_list rest;
-
-		va_start(rest, flags);
-		mode = va_arg(rest, mode_t);
-		va_end(rest);
-	}
-	return __real_openat(folder, path, flags, mode);
-}
-
-/* Never fails; more than a second passes between two looks, so all that is due is done. */
-int __wrap_clock_gettime(clockid_t clock, struct timespec *out);
-int __wrap_clock_gettime(clockid_t clock, struct timespec *out)
-{
-	static int64_t now = 1000;
-
-	(void)clock;
-	now += 1100000000;
-	out->tv_sec = now / 1000000000;
-	out->tv_nsec = now % 1000000000;
-	return 0;
-}
+#include "procfs.h"
+#include "wraps.h"
 
 /* ------------------------------------------------------------ the sampler --- */
 
@@ -540,6 +378,124 @@ static void judge_board(const struct board_outcome *o, const char *folder, bool 
 		CHECK_EQ(0, others(folder, false));
 }
 
+/* -------------------------------------------------------------- descendants --- */
+
+enum { KIN = 4 };
+
+static struct {
+	pid_t old[2]; /* started before the victims */
+	uint64_t since;
+} family;
+
+static bool lives(pid_t pid)
+{
+	siginfo_t info = { .si_pid = 0 };
+
+	/* Of a child: it has not ended, not even as a zombie. */
+	return !waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) && !info.si_pid;
+}
+
+static pid_t start_child(void)
+{
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	alarm(100); /* should we not come to kill it */
+	for (;;)
+		pause();
+}
+
+static uint64_t start_of(pid_t pid)
+{
+	struct mw_stat stat = { .start_time = 0 };
+
+	CHECK_EQ(0, mw_read_stat("/", pid, &stat));
+	return stat.start_time;
+}
+
+/* A victim that a clock tick parts from those who must stay. */
+static pid_t start_victim(void)
+{
+	pid_t pid = start_child();
+
+	while (start_of(pid) < family.since) {
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		pid = start_child();
+	}
+	return pid;
+}
+
+struct kin_outcome {
+	int found;
+	int killed;
+	int threads;
+	int64_t pagesets;
+};
+
+/* Finds them twice, so that what is kept is looked at too, and kills one; then the other files. */
+static void run_kin(struct kin_outcome *o)
+{
+	const bool gone = plan.error == ENOENT || plan.error == ESRCH || (!plan.error && !plan.limit);
+	const unsigned long nth = plan.nth;
+	struct mw_kin list[KIN] = { { 0 } };
+	pid_t victim, ids[8];
+	char text[1024];
+	int root, fd, twice;
+
+	plan.nth = 0;
+	victim = start_victim();
+	plan.nth = nth;
+	o->found = mw_kin_find(list, KIN);
+	twice = mw_kin_find(list, KIN);
+	/* The second look loses nobody, unless it was told that he is gone. */
+	CHECK(twice < 0 || o->found < 0 || twice >= o->found || gone);
+	o->killed = mw_kin_kill(list, KIN, family.since);
+	CHECK(o->killed == 0 || o->killed == 1);
+	if (o->killed)
+		waitpid(victim, NULL, 0);
+	else
+		CHECK(lives(victim));
+	for (int i = 0; i < 2; i++)
+		CHECK(lives(family.old[i]));
+
+	o->threads = fd = mw_open_threads();
+	if (fd >= 0)
+		o->threads = mw_threads(fd, ids, 8);
+	mw_close_file(&fd);
+	o->pagesets = root = mw_root_open("/");
+	if (root >= 0)
+		o->pagesets = fd = mw_open_zoneinfo(root);
+	if (fd >= 0)
+		o->pagesets = mw_read_pagesets(fd, text, sizeof(text));
+	mw_close_file(&fd);
+	mw_close_file(&root);
+
+	/* From here on nothing fails: all are found, and who is left is killed. */
+	plan.nth = 0;
+	CHECK_EQ(3 - o->killed, mw_kin_find(list, KIN));
+	CHECK_EQ(1 - o->killed, mw_kin_kill(list, KIN, family.since));
+	if (!o->killed)
+		waitpid(victim, NULL, 0);
+	mw_kin_close(list, KIN);
+	plan.nth = nth;
+}
+
+static void judge_kin(const struct kin_outcome *o, bool must_not_matter)
+{
+	if (must_not_matter) {
+		CHECK_EQ(3, o->found);
+		CHECK_EQ(1, o->killed);
+		CHECK_EQ(1, o->threads);
+		CHECK(o->pagesets >= 0);
+	}
+	/* All, or what could be seen, or the error. */
+	CHECK(o->found >= 0 ? o->found <= 3 : o->found == -plan.error || !plan.error);
+	CHECK(o->threads == 1 || o->threads == -plan.error || !plan.error);
+	CHECK(o->pagesets >= 0 || o->pagesets == -plan.error || !plan.error);
+}
+
 /* ------------------------------------------------------------------ main --- */
 
 static int descriptors(void)
@@ -551,26 +507,6 @@ static int descriptors(void)
 		n++;
 	closedir(folder);
 	return n;
-}
-
-static bool set_how(const char *how)
-{
-	static const struct { const char *name; int error; } errors[] = {
-		{ "EMFILE", EMFILE }, { "ENFILE", ENFILE }, { "ENOMEM", ENOMEM }, { "EACCES", EACCES },
-		{ "EINTR", EINTR },   { "EIO", EIO },	    { "EAGAIN", EAGAIN }, { "ENOSYS", ENOSYS },
-		{ "EPERM", EPERM },   { "ENOENT", ENOENT }, { "ENODEV", ENODEV }, { "ESRCH", ESRCH },
-		{ "EINVAL", EINVAL }, { "ENOSPC", ENOSPC }, { "EROFS", EROFS },	  { "EDQUOT", EDQUOT },
-		{ "EEXIST", EEXIST }, { "EFBIG", EFBIG },   { "EBADF", EBADF },
-	};
-
-	if (!strcmp(how, "short") || !strcmp(how, "eof")) {
-		plan.limit = how[0] == 's' ? 10 : 0;
-		return true;
-	}
-	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
-		if (!strcmp(how, errors[i].name))
-			plan.error = errors[i].error;
-	return plan.error != 0;
 }
 
 /* Interrupted, told to try again, or told that a newer call is not there: nobody notices. */
@@ -630,6 +566,38 @@ static unsigned long fail_board(const char *folder)
 	return n - 1;
 }
 
+static unsigned long fail_kin(void)
+{
+	struct kin_outcome o;
+	unsigned long n = 0;
+	bool hit;
+
+	for (int i = 0; i < 2; i++)
+		family.old[i] = start_child();
+	family.since = start_of(family.old[1]) + 1;
+	run_kin(&o);
+	judge_kin(&o, true);
+	do {
+		int failures = check_failed, open_before = descriptors();
+
+		plan.nth = ++n;
+		plan.seen = 0;
+		run_kin(&o);
+		hit = plan.seen >= n;
+		plan.nth = 0;
+		judge_kin(&o, !hit || plan.error == EINTR || !strcmp(plan.call, "close") ||
+				      !strcmp(plan.call, "poll") || !strncmp(plan.call, "pidfd_", 6));
+		CHECK_EQ(open_before, descriptors());
+		if (check_failed > failures)
+			fprintf(stderr, "... when call %lu of %s failed\n", n, plan.call);
+	} while (hit);
+	for (int i = 0; i < 2; i++) {
+		kill(family.old[i], SIGKILL);
+		waitpid(family.old[i], NULL, 0);
+	}
+	return n - 1;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned long n;
@@ -639,6 +607,8 @@ int main(int argc, char **argv)
 	plan.call = argv[3];
 	if (!strcmp(argv[1], "board")) {
 		n = fail_board(argv[2]);
+	} else if (!strcmp(argv[1], "kin")) {
+		n = fail_kin();
 	} else {
 		bool self = !strcmp(argv[1], "self");
 
