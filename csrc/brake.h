@@ -119,6 +119,7 @@ struct mw_brake {
 	uint64_t round;     /* headroom when the threads' turns began */
 	int turn;           /* whose it is: a place in `tids` */
 	int tid_count;
+	uint32_t pause;     /* counts slices */
 	bool own_turn;      /* it is that of the trial's thread, in between */
 	_Atomic bool restarts; /* SA_RESTART stands */
 	int64_t kin_ns;     /* when to look for descendants again */
