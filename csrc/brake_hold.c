@@ -123,6 +123,16 @@ static bool is_ours(const struct sigaction *action)
 	return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == on_signal;
 }
 
+int mw_signal_taken(int number)
+{
+	struct sigaction now;
+
+	if (sigaction(number, NULL, &now))
+		return -errno;
+	return !is_ours(&now) && ((now.sa_flags & SA_SIGINFO) ||
+				  (now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN));
+}
+
 bool mw_is_hooked(const struct mw_brake *brake)
 {
 	struct sigaction now;

@@ -667,6 +667,10 @@ int mw_brake_refresh(struct mw_brake *brake);
    to raise: that of CPython.  At any later time, too. */
 int mw_brake_hook(struct mw_brake *brake);
 
+/* mw_signal_taken() is 1 where a handler stands that is neither ours nor the default nor
+   ignores: of one that C code installed, CPython knows nothing. */
+int mw_signal_taken(int signal);
+
 /* mw_brake_wait() waits until MW_WORD_NEWS is no longer `seen`: 0, or -ETIMEDOUT,
    -ESHUTDOWN once it was stopped.  For one thread. */
 int mw_brake_wait(struct mw_brake *brake, uint64_t seen, int64_t timeout_ns);

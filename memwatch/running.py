@@ -55,7 +55,10 @@ def tell(level: str, message: str) -> None:
     import logging
 
     logger = logging.getLogger("memwatch")
-    getattr(logger, level)("%s", message)
+    number = getattr(logging, level.upper())
+    logger.log(number, "%s", message)
+    if not logger.isEnabledFor(number):
+        return
     # Without any handler logging itself writes warnings there.
     if not logger.hasHandlers() or _reaches_stderr(logger):
         return
@@ -176,9 +179,11 @@ class Running:
         if self.handles_signals or threading.current_thread() is not threading.main_thread():
             return
         stands = signal.getsignal(self.signal)
-        if stands not in (signal.SIG_DFL, signal.SIG_IGN) and getattr(stands, "__module__", "") != __name__:
+        free = stands in (signal.SIG_DFL, signal.SIG_IGN) and not lib.mw_signal_taken(self.signal)
+        if not free and getattr(stands, "__module__", "") != __name__:
+            whose = repr(stands) if callable(stands) else "installed by C code"
             raise SettingsError(
-                f"{signal.Signals(self.signal).name} has a handler already ({stands!r}), which is not replaced: give "
+                f"{signal.Signals(self.signal).name} has a handler already ({whose}), which is not replaced: give "
                 "another signal, as signal='SIGUSR2' or MEMWATCH_SIGNAL=SIGUSR2"
             )
         signal.signal(self.signal, on_signal)

@@ -217,7 +217,8 @@ class Trial:
         threshold = owner.marks.brake
         self._outlive_threads()
         give_back()
-        elapsed = (time.monotonic_ns() - self.told_ns) / 1e9
+        told_ns = self.told_ns or words[lib.MW_WORD_TOLD_NS]  # only threads of it were raised in
+        elapsed = (time.monotonic_ns() - told_ns) / 1e9
         after = self._settle()
         rss = owner.sampler.sample().rss
         freed = None if rss is None or told_rss == UNKNOWN else max(told_rss - rss, 0)

@@ -1,0 +1,819 @@
+"""The brake as its user meets it: what is raised and what is not, what is said, and what is refused."""
+
+import contextlib
+import faulthandler
+import functools
+import operator
+import os
+import pickle
+import re
+import signal
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.delivery import HIGH, LOW, Scripted
+from support.wait import until
+
+import memwatch
+from memwatch import running
+from memwatch._native import lib
+from memwatch.board import Board
+from memwatch.clerk import Clerk
+from memwatch.sampler import PURE
+from memwatch.slot import BrakePhase
+from memwatch.testing import ProcTree
+
+pytestmark = pytest.mark.skipif(PURE, reason="the brake is the native thread's alone (MEMWATCH_PURE is set)")
+
+# What is left, as meminfo has it: in whole KiB.
+AVAILABLE = {"high": 4_900_000_000 // 1024 * 1024, "low": 1_800_000_000 // 1024 * 1024}
+RSS = {"high": 200_003_584, "low": 3_300_003_840}  # when that is left
+
+SETTINGS: dict[str, Any] = {"brake": "2GB", "warn": "4GB", "hold": 0, "settle": 0, "grace": 60, "realtime": False}
+TOLD = lib.MW_WORD_TOLD
+LAST = 10.0  # s; no trial runs for longer, so that none is ever killed, and pytest with it
+
+
+class Machine:
+    """A machine in a folder, watched by this process; its memory goes and comes as a trial says."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "machine").mkdir()
+        self._tree = ProcTree(folder / "machine")
+        self._board = folder / "board"
+        self.high()
+
+    def start(self, **settings: Any) -> None:
+        memwatch.start(root=self._tree.root, board=self._board, **(SETTINGS | settings))
+
+    def high(self) -> None:
+        self._go("high")
+
+    def low(self) -> None:
+        self._go("low")
+
+    def _go(self, where: str) -> None:
+        self._tree.process(self._tree.pid, rss=RSS[where])
+        self._tree.machine(available=AVAILABLE[where])
+
+    def run(self, body: Callable[[], object] | None = None) -> None:
+        """A trial that takes all there is, is at *body* then, and gives it back as it is left."""
+        self.low()
+        try:
+            (body or wait)()
+        finally:
+            self.high()
+
+    def is_told(self) -> bool:
+        """Whether the trial that runs now was."""
+        assert running.current is not None
+        return running.current.told() is not None
+
+
+def wait() -> None:
+    end = time.monotonic() + LAST
+    while time.monotonic() < end:
+        time.sleep(0.001)
+    raise AssertionError(f"not braked within {LAST} s")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    it = Machine(tmp_path)
+    it.start()
+    yield it
+    memwatch.stop()
+
+
+# --------------------------------------------------------------------------- what is said ---
+
+SAID = [
+    "🚨 EMERGENCY BRAKE ACTIVATED [Trial #42 split 3/5]",
+    "Trial #42 killed to prevent OOM crash",
+    "Available: 1.8 GB | Threshold: 2.0 GB",
+    "Freed 3.1 GB in N ms; available 4.9 GB",
+]
+
+
+def without_time(line: str) -> str:
+    return re.sub(r"in [\d.]+ m?s;", "in N ms;", line)
+
+
+def test_what_a_brake_says(machine: Machine, capsys: pytest.CaptureFixture[str], caplog: Any) -> None:
+    """Word for word, in the log and on stderr, where no handler of the log writes; and in the exception."""
+
+    def split() -> None:
+        memwatch.label("split 3/5")
+        machine.run()
+
+    with pytest.raises(memwatch.EmergencyBrake) as caught:
+        memwatch.guard(split, label="Trial #42")()
+    said = capsys.readouterr().err.splitlines()
+    logged = [(it.name, it.levelname, it.getMessage()) for it in caplog.records]
+    brake = caught.value
+
+    assert SAID == [without_time(line) for line in said]
+    assert [("memwatch", "CRITICAL", line) for line in said] == logged
+    assert "Trial #42 killed to prevent OOM crash: available 1.8 GB, threshold 2.0 GB" == str(brake)
+    assert ("Trial #42", "split 3/5", "") == (brake.label, brake.detail, brake.parameters)
+    assert (AVAILABLE["low"], 2_000_000_000) == (brake.available, brake.threshold)
+    assert RSS["low"] - RSS["high"] == brake.freed
+    assert brake.seconds is not None
+
+
+# How somebody set up logging, how often stderr then has the line, and whether the file has it.
+LOGGING = [
+    pytest.param("", 1, False, id="not-at-all"),
+    pytest.param("logging.basicConfig()", 1, False, id="to-stderr"),
+    pytest.param("logging.basicConfig(filename={file!r}, encoding='utf-8')", 1, True, id="to-a-file"),
+    pytest.param(
+        "logging.basicConfig(handlers=[logging.StreamHandler(), logging.FileHandler({file!r}, encoding='utf-8')])",
+        1,
+        True,
+        id="to-both",
+    ),
+    pytest.param("sys.stderr = None", 0, False, id="no-stderr"),
+]
+
+BRAKED = """
+import logging, sys, time
+import memwatch
+from support.delivery import ready, say, start
+{setup}
+start()
+ready()
+def trial():
+    say("armed")
+    time.sleep(60)
+try:
+    memwatch.guard(trial, label="Trial #42")()
+except memwatch.EmergencyBrake:
+    say("braked")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("setup", "count", "in_file"), LOGGING)
+def test_a_brake_is_said_once(setup: str, count: int, in_file: bool, tmp_path: Path) -> None:
+    """On stderr always, and never twice."""
+    file = tmp_path / "log"
+    with Scripted(["-c", BRAKED.format(setup=setup.format(file=str(file)))], tmp_path) as worker:
+        worker.expect("armed")
+        worker.available(LOW)
+        worker.expect("braked")
+        worker.wait()
+
+    assert count == worker.stderr.count("🚨 EMERGENCY BRAKE ACTIVATED [Trial #42]")
+    assert in_file == (file.exists() and "🚨 EMERGENCY BRAKE ACTIVATED [Trial #42]" in file.read_text("utf-8"))
+
+
+def test_warnings_come_at_most_once_a_minute(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    """Below warn, and above brake; with what the person typed as the threshold."""
+    assert running.current is not None
+    machine._tree.machine(available=3_500_000_256 // 1024 * 1024)
+    machine._tree.process(machine._tree.pid, rss=2_800_001_024)
+    until(lambda: running.current is not None and 2**31 < running.current.headroom() < 4 * 10**9)
+    clerk = Clerk(running.current)
+    began = time.monotonic() - 1000  # before what was seen last, which is then of no age
+    caplog.clear()
+    for seconds in (0, 1, 30, 59.9, 60.1, 90, 121):
+        clerk._warn(began + seconds)
+    said = [it.getMessage() for it in caplog.records if it.getMessage().startswith("⚠️")]
+
+    assert ["⚠️  System memory at 3.5GB (warning: 4GB), Worker 1: 2.8GB"] * 3 == said
+
+
+def test_what_comes_from_outside_is_escaped(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    """A label may be anybody's text."""
+    with pytest.raises(memwatch.EmergencyBrake):
+        memwatch.guard(machine.run, label="Trial\n\x1b[31m\u202e")()
+
+    assert "🚨 EMERGENCY BRAKE ACTIVATED [Trial\\n\\x1b[31m\\u202e]" == capsys.readouterr().err.splitlines()[0]
+
+
+# ------------------------------------------------------------------------------ guard() ---
+
+
+def test_guard_is_called_or_decorates(machine: Machine) -> None:
+    @memwatch.guard
+    def bare(x: int) -> int:
+        """Its own words."""
+        return x + 1
+
+    @memwatch.guard(label="Trial #1")
+    def labelled(x: int, *, y: int = 2) -> int:
+        return x + y
+
+    assert [2, 3, 5] == [bare(1), labelled(1), memwatch.guard(lambda x: x + 4)(1)]
+    assert ("bare", "Its own words.") == (bare.__name__, bare.__doc__)
+    assert (2, "labelled") == (bare.__wrapped__(1), labelled.__wrapped__.__name__)
+
+
+class Trainer:
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+
+    @memwatch.guard
+    def train(self, batch: int) -> int:
+        return self.rate * batch
+
+    def __call__(self, batch: int) -> int:
+        return self.rate + batch
+
+
+def test_guard_takes_whatever_can_be_called(machine: Machine) -> None:
+    """Methods, bound and not, callables, partials, and functions in C."""
+    trainer = Trainer(3)
+
+    assert 6 == trainer.train(2)
+    assert 6 == memwatch.guard(Trainer(3).train)(2)
+    assert 5 == memwatch.guard(trainer)(2)
+    assert 8 == memwatch.guard(functools.partial(pow, 2))(3)
+    assert 3 == memwatch.guard(len)("abc")
+    assert "b" == memwatch.guard(operator.itemgetter(1))("abc")
+
+
+async def coroutine() -> None:
+    pass
+
+
+async def asynchronous() -> Any:
+    yield
+
+
+def generator() -> Iterator[None]:
+    yield
+
+
+class _Method:
+    async def coroutine(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("it", "message"),
+    [
+        (coroutine, "a coroutine function: its call returns at once. Guard what runs the loop: .*asyncio.run"),
+        (asynchronous, "a coroutine function"),
+        (_Method().coroutine, "a coroutine function"),
+        (functools.partial(coroutine), "a coroutine function"),
+        (generator, "a generator function: its call returns at once. Guard what consumes it"),
+        (3, "guard\\(\\) takes a function, got 3"),
+    ],
+)
+def test_what_guard_cannot_stop_is_refused(it: Any, message: str) -> None:
+    """Before it is called, with what to do instead."""
+    with pytest.raises(TypeError, match=message):
+        memwatch.guard(it)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (None, "TestLabel.trial"),
+        ("Trial #42", "Trial #42"),
+        (lambda *_, number: f"Trial #{number}", "Trial #7"),
+    ],
+)
+def test_a_label_is_text_or_made_of_the_arguments(machine: Machine, label: Any, said: str) -> None:
+    def trial(_: str, *, number: int) -> None:
+        machine.run()
+
+    trial.__qualname__ = "TestLabel.trial"
+    with pytest.raises(memwatch.EmergencyBrake) as caught:
+        memwatch.guard(trial, label=label)("some text", number=7)
+
+    assert (said, "'some text', number=7") == (caught.value.label, caught.value.parameters)
+
+
+def test_results_and_errors_pass_untouched(machine: Machine) -> None:
+    """The very object; and of an error its traceback, to the line where it was raised."""
+    thing, error = object(), KeyError("mine")
+    error.__cause__ = ValueError("why")
+
+    def fails() -> None:
+        raise error
+
+    with pytest.raises(KeyError) as caught:
+        memwatch.guard(fails)()
+
+    assert thing is memwatch.guard(lambda: thing)()
+    assert error is caught.value
+    assert "fails" == traceback.extract_tb(error.__traceback__)[-1].name
+    assert "why" == str(error.__cause__)
+
+
+def test_no_error_of_a_braked_trial_stays_behind(machine: Machine) -> None:
+    """Not as a context, nor as what is being handled: it would keep all that the trial held."""
+    with pytest.raises(memwatch.EmergencyBrake) as caught:
+        memwatch.guard(machine.run)()
+
+    assert (None, None) == (caught.value.__context__, caught.value.__cause__)
+    assert "wait" not in {it.name for it in traceback.extract_tb(caught.value.__traceback__)}
+    assert sys.exception() is None
+
+
+def test_f68_a_brake_can_be_pickled(machine: Machine) -> None:
+    with pytest.raises(memwatch.EmergencyBrake) as caught:
+        memwatch.guard(machine.run, label="Trial #42")()
+    there = pickle.loads(pickle.dumps(caught.value))
+
+    assert caught.value.args == there.args
+    assert str(caught.value) == str(there)
+
+
+# ------------------------------------------------------------------- where it is raised ---
+
+
+def test_f61_replaced_by_another_error_it_is_a_brake_all_the_same(machine: Machine) -> None:
+    """The guard knows by itself that it was."""
+
+    def replaces() -> None:
+        try:
+            machine.run()
+        except BaseException:
+            raise ValueError("mine") from None
+
+    with pytest.raises(memwatch.EmergencyBrake):
+        memwatch.guard(replaces)()
+
+
+def test_f61_swallowed_it_comes_again(machine: Machine) -> None:
+    """As often as it is; and a trial that returned after it was cut has no result."""
+
+    def swallows() -> str:
+        for _ in range(3):
+            with contextlib.suppress(BaseException):
+                machine.run(lambda: until(machine.is_told) and wait())
+        return "a result"
+
+    with pytest.raises(memwatch.EmergencyBrake):
+        memwatch.guard(swallows)()
+
+
+def test_f62_each_with_is_left_on_the_way_out(machine: Machine) -> None:
+    """Whatever was entered, innermost first."""
+    left = []
+
+    class Noted:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            left.append(self.name)
+
+    def inner() -> None:
+        with Noted("c"):
+            machine.run()
+
+    def outer() -> None:
+        with Noted("a"), Noted("b"):
+            inner()
+
+    with pytest.raises(memwatch.EmergencyBrake):
+        memwatch.guard(outer)()
+
+    assert ["c", "b", "a"] == left
+
+
+@pytest.mark.slow
+def test_f63_a_lock_is_not_left_locked(machine: Machine) -> None:
+    """Also not on Python 3.12 and later, where code is met at each of its lines after the first brake."""
+    lock = threading.Lock()
+
+    def step() -> None:
+        with lock:
+            sum(range(100))
+
+    def steps() -> None:
+        while True:
+            step()
+
+    machine.start(max_brakes=100)
+    for _ in range(30):
+        with pytest.raises(memwatch.EmergencyBrake):
+            memwatch.guard(machine.run)(steps)
+        assert not lock.locked()
+
+
+def test_f64_a_brake_that_comes_late_is_nobodys(machine: Machine) -> None:
+    """Below the watermark, and with the signal sent by hand: outside of a trial nothing is raised."""
+    assert 1 == memwatch.guard(lambda: 1)()
+    machine.low()
+    until(lambda: running.current is not None and running.current.headroom() == AVAILABLE["low"])
+    for _ in range(100):
+        os.kill(os.getpid(), signal.SIGURG)
+        sum(range(1000))
+    memwatch.check()
+    memwatch.label("nowhere")
+    machine.high()
+
+    assert 2 == memwatch.guard(lambda: 2)()
+
+
+def test_f64_told_but_not_cut_a_trial_keeps_its_result(machine: Machine) -> None:
+    """It was faster than the brake: here, because of a shield that is never left."""
+
+    def trial() -> str:
+        memwatch.shield().__enter__()
+        machine.low()
+        until(machine.is_told)
+        machine.high()
+        return "a result"
+
+    assert "a result" == memwatch.guard(trial)()
+
+
+def test_f65_of_nested_trials_the_inner_one_ends(machine: Machine) -> None:
+    """The outer one gets its brake as an error like any, and may go on."""
+    inner = memwatch.guard(machine.run, label="inner")
+
+    def outer() -> str:
+        with pytest.raises(memwatch.EmergencyBrake) as caught:
+            inner()
+        return str(caught.value.label)
+
+    def lets_it_out() -> None:
+        inner()
+
+    assert "inner" == memwatch.guard(outer, label="outer")()
+    with pytest.raises(memwatch.EmergencyBrake) as caught:
+        memwatch.guard(lets_it_out, label="outer")()
+    assert "inner" == caught.value.label
+
+
+def test_f66_its_cleanup_is_not_cut(machine: Machine) -> None:
+    """`finally:` and `except:` blocks that run because of a brake have their time, while memory is still short."""
+    done = []
+
+    def trial() -> None:
+        machine.low()
+        try:
+            wait()
+        finally:
+            # Some twenty signals come meanwhile.
+            end = time.monotonic() + 0.04
+            while time.monotonic() < end:
+                sum(range(100))
+            done.append("cleanup")
+            machine.high()
+
+    with pytest.raises(memwatch.EmergencyBrake):
+        memwatch.guard(trial)()
+
+    assert ["cleanup"] == done
+
+
+def test_f69_under_a_shield_nothing_is_raised(machine: Machine, tmp_path: Path) -> None:
+    """A commit is whole; shields nest, and the end of the outermost is a safe point."""
+    database = sqlite3.connect(tmp_path / "study.db")
+    database.execute("create table trials (number)")
+    at = []
+
+    def trial() -> None:
+        with memwatch.shield():
+            with memwatch.shield(), database:
+                machine.low()
+                until(machine.is_told)
+                for number in range(50):
+                    database.execute("insert into trials values (?)", (number,))
+            at.append("inner shield left")
+            memwatch.check()
+            memwatch.label("still shielded")
+        at.append("never here")
+
+    with pytest.raises(memwatch.EmergencyBrake):
+        memwatch.guard(trial)()
+
+    assert ["inner shield left"] == at
+    assert [(50,)] == database.execute("select count(*) from trials").fetchall()
+    database.close()
+
+
+def test_a_shield_does_not_replace_what_is_on_its_way(machine: Machine) -> None:
+    """An error of the trial's own leaves the shield as it is; the trial was not cut, so that is its end."""
+
+    def trial() -> None:
+        with memwatch.shield():
+            machine.low()
+            until(machine.is_told)
+            machine.high()
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        memwatch.guard(trial)()
+
+
+@pytest.mark.parametrize("safe_point", [memwatch.check, lambda: memwatch.label("split 3/5")])
+def test_a_safe_point_ends_a_trial_that_was_told(machine: Machine, safe_point: Callable[[], None]) -> None:
+    """Also where signals cannot: the trial blocks them."""
+
+    def trial() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
+        machine.low()
+        until(machine.is_told)
+        safe_point()
+
+    try:
+        with pytest.raises(memwatch.EmergencyBrake):
+            memwatch.guard(trial)()
+    finally:
+        machine.high()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGURG})
+
+
+@pytest.mark.parametrize("thing", [memwatch.check, lambda: memwatch.label("x"), lambda: memwatch.shield().__enter__()])
+def test_outside_of_a_trial_they_do_nothing(thing: Callable[[], None]) -> None:
+    """Nor is anything started by them."""
+    thing()
+
+    assert running.current is None
+
+
+@pytest.mark.slow
+def test_f76_a_cut_import_leaves_no_lock(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module counts as not imported, and can be imported again, by any thread."""
+    (tmp_path / "slow_to_import.py").write_text(
+        "import time\nend = time.monotonic() + 5\nwhile time.monotonic() < end and hurry: time.sleep(0.001)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def load() -> None:
+        import slow_to_import  # noqa: F401
+
+    monkeypatch.setitem(__builtins__, "hurry", True)
+    with pytest.raises(memwatch.EmergencyBrake):
+        memwatch.guard(machine.run)(load)
+    assert "slow_to_import" not in sys.modules
+    monkeypatch.setitem(__builtins__, "hurry", False)
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join(LAST)
+
+    assert sys.modules.pop("slow_to_import")
+
+
+# ----------------------------------------------------------------------------- trial() ---
+
+
+def test_with_trial_is_stopped_in_what_it_calls(machine: Machine) -> None:
+    with pytest.raises(memwatch.EmergencyBrake) as caught, memwatch.trial("Trial #42"):
+        machine.run()
+
+    assert "Trial #42" == caught.value.label
+    assert caught.value.__suppress_context__
+
+
+def test_with_trial_is_never_stopped_between_two_lines(machine: Machine) -> None:
+    """Its own frame is where the exception could miss the end of the `with`; a safe point ends it."""
+    assert running.current is not None
+    words = running.current.words
+    lines, end = 0, time.monotonic() + LAST
+    goes = threading.Timer(0.05, machine.low)
+    goes.start()
+    # No function of Python is called in it, where it could be stopped.
+    with pytest.raises(memwatch.EmergencyBrake), memwatch.trial("Trial #42"):  # noqa: PT012
+        while not words[TOLD] and time.monotonic() < end:
+            pass
+        while lines < 200_000:
+            lines += 1
+        memwatch.check()
+    machine.high()
+
+    assert 200_000 == lines
+
+
+def test_with_trial_through_an_exit_stack(machine: Machine) -> None:
+    with pytest.raises(memwatch.EmergencyBrake), contextlib.ExitStack() as stack:  # noqa: PT012
+        stack.enter_context(memwatch.trial("Trial #42"))
+        machine.run()
+
+    assert 1 == memwatch.guard(lambda: 1)()
+
+
+def test_with_trial_lets_errors_out(machine: Machine) -> None:
+    with pytest.raises(KeyError, match="mine"), memwatch.trial("Trial #42"):
+        raise KeyError("mine")
+
+
+# ------------------------------------------------------------------ what is not begun ---
+
+
+@pytest.mark.slow
+def test_a_trial_waits_for_memory(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    """Until it is back above resume; that it waits is said once."""
+    machine.low()
+    until(lambda: running.current is not None and running.current.headroom() == AVAILABLE["low"])
+    back = threading.Timer(0.3, machine.high)
+    back.start()
+
+    assert "a result" == memwatch.guard(lambda: "a result", label="Trial #42")()
+    back.join()
+    assert [
+        "Trial #42 waits for memory: available 1.8 GB, begins above 2.5 GB",
+    ] == [it.getMessage() for it in caplog.records if "waits" in it.getMessage()]
+
+
+@pytest.mark.slow
+def test_a_trial_that_waited_too_long_is_not_begun(machine: Machine) -> None:
+    """It says so plainly, and it is a MemoryError."""
+    machine.start(admit_timeout=0.1)
+    machine.low()
+    until(lambda: running.current is not None and running.current.headroom() == AVAILABLE["low"])
+    with pytest.raises(memwatch.NotAdmitted, match=r"^Trial #42 not begun: available 1\.8 GB after waiting") as caught:
+        memwatch.guard(pytest.fail, label="Trial #42")("it ran")
+
+    assert isinstance(caught.value, MemoryError)
+    assert "needs 2.5 GB (resume)" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_f75_too_many_brakes_in_a_row_end_the_worker(machine: Machine) -> None:
+    """A trial that goes well begins the count anew."""
+    machine.start(max_brakes=2)
+
+    def brake() -> None:
+        with pytest.raises(memwatch.EmergencyBrake):
+            memwatch.guard(machine.run)()
+
+    brake()
+    assert 1 == memwatch.guard(lambda: 1)()
+    brake()
+    brake()
+    with pytest.raises(memwatch.TooManyBrakes, match="last 2 trials of this worker were all braked") as caught:
+        memwatch.guard(pytest.fail, label="Trial #42")("it ran")
+
+    assert str(caught.value).startswith("Trial #42 is not begun")
+    assert not isinstance(caught.value, MemoryError)
+
+
+# ------------------------------------------------------------------------------- start() ---
+
+
+def test_started_again_the_last_settings_hold(machine: Machine) -> None:
+    """The thread and what it counted stay."""
+    before = running.current
+    machine.start(brake="1GB")
+    machine.low()
+    looks = [memwatch.guard(lambda: "above it now")()]
+    machine.start(brake="2GB")
+    machine.high()
+
+    assert ["above it now"] == looks
+    assert before is running.current
+    with pytest.raises(memwatch.EmergencyBrake):
+        memwatch.guard(machine.run)()
+
+
+def test_stopped_and_started_again(machine: Machine) -> None:
+    memwatch.stop()
+    memwatch.stop()
+    machine.start()
+
+    with pytest.raises(memwatch.EmergencyBrake):
+        memwatch.guard(machine.run)()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"brake": "nan"}, "brake='nan'"),
+        ({"brake": -1}, "brake=-1"),
+        ({"warn": "8"}, "warn='8'"),
+        ({"warn": "9000GB"}, "warn='9000GB' must be below the memory that binds"),
+        ({"brake": "3GB", "resume": "2GB"}, "brake='3GB' must be below resume='2GB'"),
+        ({"hold": "-1s"}, "hold='-1s'"),
+        ({"grace": 0}, "grace=0"),
+        ({"max_brakes": 0}, "max_brakes=0"),
+        ({"signal": "SIGKILL"}, "signal='SIGKILL'.*cannot be handled"),
+        ({"realtime": "perhaps"}, "realtime='perhaps'"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused(tmp_path: Path, setting: dict[str, Any], message: str) -> None:
+    """By its name and value; nothing is left running, and what ran before goes on as it was."""
+    it = Machine(tmp_path)
+    with pytest.raises(memwatch.SettingsError, match=message):
+        it.start(**setting)
+    assert running.current is None
+    assert signal.getsignal(signal.SIGURG) in (signal.SIG_DFL, signal.SIG_IGN)
+    it.start()
+    marks = running.current.marks
+    with pytest.raises(memwatch.SettingsError, match=message):
+        it.start(**setting)
+
+    assert marks == running.current.marks
+    memwatch.stop()
+
+
+# ------------------------------------------------------------------------------ the signal ---
+
+
+def test_f57_a_signal_in_use_is_refused_and_another_one_works(tmp_path: Path) -> None:
+    it = Machine(tmp_path)
+
+    def somebodys(*_: object) -> None:
+        pass
+
+    signal.signal(signal.SIGURG, somebodys)
+    try:
+        with pytest.raises(memwatch.SettingsError, match=r"SIGURG has a handler already .*signal='SIGUSR2'"):
+            it.start()
+        assert running.current is None
+        it.start(signal="SIGUSR2")
+        with pytest.raises(memwatch.EmergencyBrake):
+            memwatch.guard(it.run)()
+        memwatch.stop()
+
+        assert somebodys is signal.getsignal(signal.SIGURG)
+    finally:
+        signal.signal(signal.SIGURG, signal.SIG_DFL)
+
+
+def test_f57_a_handler_that_python_knows_nothing_of_is_refused_too(tmp_path: Path) -> None:
+    """It was replaced without a word: signal.getsignal() says SIG_DFL of what C code installed."""
+    it = Machine(tmp_path)
+    faulthandler.register(signal.SIGURG)
+    try:
+        with pytest.raises(memwatch.SettingsError, match="installed by C code"):
+            it.start()
+
+        assert running.current is None
+    finally:
+        faulthandler.unregister(signal.SIGURG)
+
+
+REPLACED = """
+import signal, time
+import memwatch
+from support.delivery import asked, say, start
+start()
+signal.signal(signal.SIGURG, lambda *_: None)
+say("replaced")
+asked()
+"""
+
+
+@pytest.mark.slow
+def test_f56_a_handler_that_was_replaced_is_reported_once(tmp_path: Path) -> None:
+    """What then becomes of a trial is in test_brake_delivery.py."""
+    with Scripted(["-c", REPLACED], tmp_path) as worker, contextlib.ExitStack() as stack:
+        worker.expect("replaced")
+        slot = next(iter(stack.enter_context(Board.open(worker.board)).slots()))
+        until(lambda: "was replaced by other code" in worker.stderr)
+        since = slot.live().time
+        until(lambda: slot.live().time > since + 2.5, what="two more looks at the handler")
+        worker.tell()
+        worker.wait()
+
+    assert 1 == worker.stderr.count(f"the handler of signal {int(signal.SIGURG)} was replaced by other code")
+
+
+READS = """
+import ctypes, signal, threading
+import memwatch
+from memwatch import running
+from memwatch._native import lib
+from support.delivery import ready, say, start
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def trial():
+    byte = ctypes.create_string_buffer(1)
+    ctypes.set_errno(0)
+    say("armed")
+    # No Python around it that would begin anew, as os.read() does.
+    n = libc.read(0, byte, 1)
+    words = running.current.words
+    say("read", n=n, errno=ctypes.get_errno(), holds=words[lib.MW_WORD_HOLDS], brakes=words[lib.MW_WORD_BRAKES])
+
+start(hold=1)
+ready()
+memwatch.guard(trial)()
+"""
+
+
+@pytest.mark.slow
+def test_f58_a_hold_that_ends_by_itself_interrupts_no_call(tmp_path: Path) -> None:
+    """A read() in C sees neither EINTR nor a short count, in 50 holds."""
+    with Scripted(["-c", READS], tmp_path) as worker, contextlib.ExitStack() as stack:
+        worker.expect("armed")
+        slot = next(iter(stack.enter_context(Board.open(worker.board)).slots()))
+        for _ in range(50):
+            worker.available(LOW)
+            until(lambda: slot.live().phase is BrakePhase.HOLDING, what="a hold")
+            worker.available(HIGH)
+            until(lambda: slot.live().phase is BrakePhase.WATCHING, what="its end")
+        worker.tell()
+        answer = worker.expect("read")
+
+    assert {"event": "read", "n": 1, "errno": 0, "holds": 50, "brakes": 0} == answer
