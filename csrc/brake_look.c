@@ -37,7 +37,7 @@ static void add_credit(struct mw_brake *brake, bool again)
 	int64_t lists = again && brake->zone >= 0 ? mw_read_pagesets(brake->zone, brake->text, sizeof(brake->text)) : 0;
 
 	brake->credit = lists > 0 ? (uint64_t)lists : 0;
-	(void)mw_sampler_credit(brake->sampler, brake->credit);
+	(void)mw_sampler_credit(brake->sampler, brake->credit, again);
 }
 
 static bool is_held_or_told(const struct mw_brake *brake)
@@ -45,15 +45,31 @@ static bool is_held_or_told(const struct mw_brake *brake)
 	return brake->state.phase >= MW_BRAKE_HOLDING && brake->state.phase <= MW_BRAKE_KILLING;
 }
 
-static void take_sample(struct mw_brake *brake, struct mw_sample *sample)
+static int sample_once(struct mw_brake *brake, bool again, struct mw_sample *sample)
 {
 	int err;
 
-	add_credit(brake, brake->crediting || is_held_or_told(brake));
+	add_credit(brake, again);
 	err = mw_sample(brake->sampler, sample);
 	if (err == -ESTALE) {
 		mw_raise_news(brake, MW_NEWS_STALE, true);
 		err = mw_sample(brake->sampler, sample);
+	}
+	return err;
+}
+
+static void take_sample(struct mw_brake *brake, struct mw_sample *sample)
+{
+	bool again = is_held_or_told(brake);
+	int err = sample_once(brake, again, sample);
+
+	/* Below at the first look only: it stays at two looks until the first says so, too, or
+	   each would hold the trial anew. */
+	if (!err && !again && brake->crediting) {
+		if (sample->headroom == MW_ABSENT || sample->headroom >= brake->numbers.brake)
+			brake->crediting = false;
+		else
+			err = sample_once(brake, true, sample);
 	}
 	if (atomic_exchange(&brake->own->refreshed, 0))
 		mw_raise_news(brake, MW_NEWS_STALE, false);
@@ -135,9 +151,6 @@ void mw_brake_look(struct mw_brake *brake, struct mw_look *out)
 	brake->falling = out->time_ns - brake->fell_ns < FELL_NS;
 	brake->headroom = out->headroom;
 	brake->headroom_ns = out->time_ns;
-	if (brake->crediting && out->headroom != MW_ABSENT &&
-	    out->headroom >= brake->numbers.brake + brake->credit)
-		brake->crediting = false;
 
 	brake->live.time_ns = out->time_ns;
 	brake->live.rss = out->rss;

@@ -56,6 +56,21 @@ static int reread(int fd, parse_fn parse, struct mw_reader *reader, uint64_t *ou
 	return err;
 }
 
+/* The whole of the file lists: who allocates at the limit waits for the disk, and is not killed. */
+static int parse_cache(uint32_t version, const char *text, size_t len, uint64_t *out)
+{
+	static const char *const keys[][2] = { [1] = { "total_inactive_file", "total_active_file" },
+					       [2] = { "inactive_file", "active_file" } };
+	uint64_t inactive, active;
+	int err = mw_parse_key(text, len, keys[version][0], &inactive);
+
+	if (!err)
+		err = mw_parse_key(text, len, keys[version][1], &active);
+	if (!err)
+		*out = add(inactive, active);
+	return err;
+}
+
 static int reread_reclaimable(const struct mw_groups *groups, struct mw_level *level, struct mw_reader *reader)
 {
 	ssize_t n;
@@ -67,6 +82,9 @@ static int reread_reclaimable(const struct mw_groups *groups, struct mw_level *l
 	n = mw_reread(level->fd[MW_STAT], reader->text, reader->size);
 	err = n < 0 ? (int)n :
 		      mw_parse_reclaimable(reader->text, (size_t)n, groups->version, &level->reclaimable);
+	/* Where one of the two is not told, what is told stands. */
+	if (!err && groups->count_dirty)
+		(void)parse_cache(groups->version, reader->text, (size_t)n, &level->reclaimable);
 	if (err)
 		reader->dropped++;
 	return err;

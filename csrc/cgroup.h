@@ -40,6 +40,7 @@ struct mw_groups {
 	uint32_t limits;          /* how many levels have a limit, or one that was not readable, */
 	uint8_t limit[MW_GROUPS]; /* and which: a look touches no other */
 	bool count_swap;
+	bool count_dirty; /* cache counts as reclaimable before it is written out, too */
 	int membership_fd; /* /proc/PID/cgroup; kept even where there is no group */
 	int error;         /* mw_sampler_cgroup_error() */
 	uint64_t membership; /* a hash of what membership_fd said */

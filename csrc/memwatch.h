@@ -145,10 +145,11 @@ int mw_sampler_near(struct mw_sampler *sampler, uint64_t bytes);
 /*
  * mw_sampler_credit() names bytes that MemAvailable leaves out and that can be had all
  * the same: from now on they count for headroom, though never above MemTotal, and
- * mem_available stays what the kernel says.  0 after open.  It does nothing for a
- * cgroup's limit.
+ * mem_available stays what the kernel says.  With `dirty`, a cgroup's file cache counts
+ * before it is written out, too, as MemAvailable counts the machine's: whoever is at the
+ * limit waits for the disk then, and nobody is killed.  0, 0 after open and after a refresh.
  */
-int mw_sampler_credit(struct mw_sampler *sampler, uint64_t bytes);
+int mw_sampler_credit(struct mw_sampler *sampler, uint64_t bytes, int dirty);
 
 /*
  * mw_sampler_refresh() finds the process's memory cgroups anew and opens their
@@ -640,7 +641,8 @@ enum {
  * handled; and what mw_sampler_open() gives.  On failure nothing is left behind.
  *
  * A second look adds what the per-CPU page lists of /proc/zoneinfo hold, which
- * MemAvailable leaves out and the kernel takes back before it kills anybody.
+ * MemAvailable leaves out, and a cgroup's dirty cache: the kernel takes back the one, and
+ * waits for the other, before it kills anybody.
  */
 int mw_brake_start(const struct mw_plan *plan, struct mw_brake **out);
 

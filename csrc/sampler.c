@@ -357,13 +357,14 @@ int mw_sampler_near(struct mw_sampler *sampler, uint64_t bytes)
 	return leave(sampler, 0);
 }
 
-int mw_sampler_credit(struct mw_sampler *sampler, uint64_t bytes)
+int mw_sampler_credit(struct mw_sampler *sampler, uint64_t bytes, int dirty)
 {
 	int err = enter(sampler);
 
 	if (err)
 		return err;
 	sampler->credit = bytes;
+	sampler->groups.count_dirty = dirty != 0;
 	return leave(sampler, 0);
 }
 

@@ -426,6 +426,11 @@ def test_f08_the_first_of_two_counts(parse: Parsers) -> None:
     assert 8 == parse.reclaimable(stat + stat.replace(b"5", b"9"), 2)
 
 
+def test_a_tab_may_stand_before_a_number_of_status(parse: Parsers) -> None:
+    """/proc/PID/status aligns with one; "VmData" was refused, and so nobody was ever squeezed."""
+    assert 336 * KB == parse.kb(b"Name:\tpython\nVmData:\t     336 kB\n", b"VmData")
+
+
 @pytest.mark.parametrize(
     "line", [b"XMemAvailable: 7 kB\n", b" MemAvailable: 7 kB\n", b"MemAvailableX: 7 kB\n", b"memavailable: 7 kB\n"]
 )

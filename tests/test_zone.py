@@ -206,8 +206,8 @@ class Looker:
         self.handle = ffi.gc(out[0], lib.mw_sampler_close)
         assert lib.mw_sampler_near(self.handle, 2**64 - 1) == 0  # every figure of this moment
 
-    def credit(self, size: int) -> int:
-        return int(self.lib.mw_sampler_credit(self.handle, size))
+    def credit(self, size: int, *, dirty: bool = False) -> int:
+        return int(self.lib.mw_sampler_credit(self.handle, size, dirty))
 
     def headroom(self) -> int:
         """mw_headroom(), and mw_sample() says the same."""
@@ -283,6 +283,23 @@ def test_credit_is_nothing_to_a_cgroup(tmp_path: Path, version: int) -> None:
 
 
 @needs_native
+@pytest.mark.parametrize("version", [1, 2])
+def test_f22_what_waits_for_the_disk_is_there_at_a_second_look(tmp_path: Path, version: int) -> None:
+    """Writing files through a cgroup read as below the floor, while the kernel waits for the disk and kills nobody."""
+    tree = ProcTree(tmp_path, version=version)
+    lists = {"inactive_file": 300 * MiB, "active_file": 200 * MiB, "dirty": 350 * MiB, "writeback": 100 * MiB}
+    tree.group("/job", limit=1000 * MiB, usage=990 * MiB, **lists)
+    tree.join("/job")
+    looker = Looker(tree.root)
+
+    assert 60 * MiB == looker.headroom()
+    looker.credit(0, dirty=True)
+    assert 510 * MiB == looker.headroom()
+    looker.credit(0)
+    assert 60 * MiB == looker.headroom()
+
+
+@needs_native
 def test_credit_invents_no_headroom(tree: ProcTree) -> None:
     """Where MemAvailable cannot be read, headroom is unknown, whatever credit there is."""
     looker = Looker(tree.root)
@@ -299,6 +316,6 @@ def test_credit_is_refused_where_nobody_may_look(tree: ProcTree) -> None:
     """In a forked child, whose handle speaks of its parent; and without a handle."""
     looker = Looker(tree.root)
 
-    assert -errno.EBADF == looker.lib.mw_sampler_credit(looker.ffi.NULL, 1)
+    assert -errno.EBADF == looker.lib.mw_sampler_credit(looker.ffi.NULL, 1, 0)
     assert str(-errno.ECHILD) == in_child(lambda: looker.credit(MiB))
     assert 1000 * MiB == looker.headroom()
