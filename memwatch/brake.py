@@ -106,7 +106,7 @@ def start(
     _refuse_subinterpreter()
     with _process.lock:
         now = running.current
-        if now is not None and (now.signal, now.root) == (settings.signal or now.signal, os.fspath(root)):
+        if now is not None and now.can_become(settings, os.fspath(root)):
             now.arm(settings)
             now.hook()
             return

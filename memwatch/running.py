@@ -214,8 +214,14 @@ class Running:
         if not self.trials:  # one that gives back its memory looks at it
             self.sampler.close()
 
+    def can_become(self, settings: config.Settings, root: str) -> bool:
+        """Whether arm() is enough; else it must be stopped, and another one started."""
+        now = self.settings
+        same = (settings.board, settings.realtime, root) == (now.board, now.realtime, self.root)
+        return same and settings.signal in (None, self.signal)
+
     def arm(self, settings: config.Settings) -> None:
-        """Other settings, from the next look on; the signal stays."""
+        """Other settings, from the next look on; signal, board and scheduling stay."""
         marks = config.marks_for(settings, self.limit)
         patience = config.patience(settings)
         self.settings, self.marks, self.patience = settings, marks, patience

@@ -51,7 +51,7 @@ class Machine:
         self.high()
 
     def start(self, **settings: Any) -> None:
-        memwatch.start(root=self._tree.root, board=self._board, **(SETTINGS | settings))
+        memwatch.start(root=self._tree.root, **(SETTINGS | {"board": self._board} | settings))
 
     def high(self) -> None:
         self._go("high")
@@ -716,6 +716,19 @@ def test_a_setting_that_cannot_be_meant_is_refused(tmp_path: Path, setting: dict
 
 
 # ------------------------------------------------------------------------------ the signal ---
+
+
+def test_a_board_asked_for_later_is_the_one_that_holds(tmp_path: Path) -> None:
+    """Only the numbers of a second start() held: the worker stayed on the first board."""
+    it = Machine(tmp_path)
+    it.start(board=tmp_path / "one")
+    it.start(board=tmp_path / "two")
+    try:
+        assert running.current is not None
+        assert running.current.board is not None
+        assert str(tmp_path / "two/board") == running.current.board.path
+    finally:
+        memwatch.stop()
 
 
 def test_f57_a_signal_in_use_is_refused_and_another_one_works(tmp_path: Path) -> None:
