@@ -17,7 +17,7 @@ from . import config, running
 from ._native import lib
 from .clerk import Clerk
 from .errors import MemwatchError
-from .giveback import describe, let_go
+from .giveback import let_go
 from .model import escape
 from .raising import Flying
 from .running import Running
@@ -264,7 +264,7 @@ def guard(fn: Any = None, /, *, label: str | Callable[..., str] | None = None) -
             return trial.run(fn, args, kwargs)
         except Flying:  # in a thread other than the main one it may come while the trial is being left
             trial.leave()
-        raise trial.account(describe(args, kwargs))
+        raise trial.account(args, kwargs)
 
     return update_wrapper(guarded, fn)
 
@@ -333,7 +333,7 @@ class trial:
         if value is not None:
             let_go(value)
         del value, trace
-        raise it.account("") from None
+        raise it.account((), {}) from None
 
 
 def label(detail: str) -> None:

@@ -202,14 +202,14 @@ class Trial:
                 return result
             del result
         # Out of the except block: what is raised inside keeps all that the trial held alive, through __context__.
-        raise self.account(describe(args, kwargs))
+        raise self.account(args, kwargs)
 
     def _cut(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The guard's own frame."""
         self.arm(sys._getframe())
         return call(fn, args, kwargs)
 
-    def account(self, parameters: str) -> EmergencyBrake:
+    def account(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> EmergencyBrake:
         """Gives back what it held, says so, and makes the exception that tells of it."""
         owner, words = self._owner, self._words
         self.leave()
@@ -241,7 +241,7 @@ class Trial:
             threshold,
             freed,
             elapsed,
-            parameters,
+            describe(args, kwargs),
         )
 
     def _settle(self) -> int | None:
