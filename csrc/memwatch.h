@@ -685,7 +685,7 @@ void mw_brake_ring(struct mw_brake *brake);
 int mw_brake_live(struct mw_brake *brake, struct mw_live *out);
 
 /*
- * mw_install() puts functions of the interpreter's own kind into a Python module:
+ * mw_install() puts functions of the interpreter's own kind into a Python object:
  * raise_in(ident, type) raises `type` in the thread of that ident at its next bytecode,
  * or takes back what was not raised yet (None); it returns whether there is such a
  * thread.  Unlike a call through cffi it keeps the interpreter lock, so that what was
@@ -693,7 +693,7 @@ int mw_brake_live(struct mw_brake *brake, struct mw_live *out);
  * raises what decide() returns, if it is not None, in the calling thread once it is
  * back in Python: for what is called from C code that drops exceptions.  -ENOMEM.
  */
-int mw_install(void *module);
+int mw_install(void *object);
 
 /* mw_trim() gives what malloc() keeps back to the kernel.  It takes the heap's locks. */
 int mw_trim(void);

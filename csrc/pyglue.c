@@ -37,7 +37,7 @@ static PyObject *raise_after(PyObject *self, PyObject *decide)
 	return type;
 }
 
-int mw_install(void *module)
+int mw_install(void *object)
 {
 	/* The interpreter writes nothing to them, but does not say so. */
 	static PyMethodDef methods[] = {
@@ -50,7 +50,7 @@ int mw_install(void *module)
 	for (size_t i = 0; !err && i < sizeof(methods) / sizeof(*methods); i++) {
 		PyObject *function = PyCFunction_NewEx(&methods[i], NULL, NULL);
 
-		err = function ? PyObject_SetAttrString((PyObject *)module, methods[i].ml_name, function) : -1;
+		err = function ? PyObject_SetAttrString((PyObject *)object, methods[i].ml_name, function) : -1;
 		Py_XDECREF(function);
 	}
 	if (err)

@@ -33,21 +33,18 @@ FRESH_NS = 250_000_000  # the native thread's last look is this old at most, or 
 SEATS = lib.MW_WORD_SEATS
 UNKNOWN = 2**64 - 1
 
-sys_module = sys.modules[__name__]
+
+class _Glue:
+    """Functions of the interpreter's own kind, from csrc/pyglue.c; csrc/memwatch.h says what they do."""
+
+    raise_in: Callable[[int, type[BaseException] | None], bool]
+    raise_after: Callable[[Callable[[], type[BaseException] | None]], None]
 
 
-def raise_in(ident: int, kind: type[BaseException] | None) -> bool:
-    """Raises *kind* in a thread at its next bytecode; mw_install() puts the interpreter's own here."""
-    raise NotImplementedError
-
-
-def raise_after(decide: Callable[[], type[BaseException] | None]) -> None:
-    """Raises what *decide* returns, not here but where this was called from C; mw_install() puts it here."""
-    raise NotImplementedError
-
-
-if lib.mw_install(ffi.cast("void *", id(sys_module))):
+_glue = _Glue()
+if lib.mw_install(ffi.cast("void *", id(_glue))):
     raise MemoryError("memwatch: no memory for a function")
+raise_in, raise_after = _glue.raise_in, _glue.raise_after
 
 
 def tell(level: str, message: str) -> None:
