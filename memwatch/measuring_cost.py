@@ -161,7 +161,8 @@ def _torch_step() -> Callable[[], object]:
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+        loss = torch.nn.functional.cross_entropy(model(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
         optimizer.step()
 
     return step

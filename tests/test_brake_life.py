@@ -27,7 +27,9 @@ pytestmark = [
 ]
 
 DEADLINE = 45.0
-REPEATS = 60  # of a life that ends: what goes wrong at exit does so now and then (44 of 150)
+REPEATS = (
+    200 if os.environ.get("MEMWATCH_NIGHTLY") else 20
+)  # of a life that ends: what goes wrong at exit does so now and then (44 of 150)
 
 TORCH = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed, and these workers are its own"

@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import gc
 import hashlib
+import importlib
 import itertools
 import logging
 import mmap
@@ -28,6 +29,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -1093,6 +1095,10 @@ def no_thread_to_be_had(folder: str) -> None:
 def as_nobody(folder: str) -> None:
     """Another user, who may lock 64 KiB and has no privilege."""
     machine = Machine(folder)
+    # What is installed where that user may not read is loaded before.
+    for name in ("logging", "atexit", "functools", "memwatch.brake", "_interpreters", "_xxsubinterpreters"):
+        with suppress(ImportError):
+            importlib.import_module(name)
     os.chmod(folder, 0o755)
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
     os.environ["MEMWATCH_BOARD"] = f"{folder}/nobody"
