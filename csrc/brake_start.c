@@ -84,7 +84,9 @@ static int open_all(struct mw_brake *brake)
 	const struct mw_plan *plan = &brake->plan;
 	int root, process, err;
 
-	err = mw_sampler_open(plan->root, 0, plan->flags & ~(uint32_t)MW_BRAKE_REALTIME, &brake->sampler);
+	/* Six limits of two groups were half of what a look costs an idle machine. */
+	err = mw_sampler_open(plan->root, 0, (plan->flags & ~(uint32_t)MW_BRAKE_REALTIME) | MW_LAZY_LIMITS,
+			      &brake->sampler);
 	if (err)
 		return err;
 	(void)mw_sampler_near(brake->sampler, plan->near);

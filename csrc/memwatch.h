@@ -87,6 +87,7 @@ struct mw_sampler;
 enum {
 	MW_NO_MACHINE_OK = 1, /* go on without /proc/meminfo: only cgroups bind */
 	MW_COUNT_SWAP = 2,    /* swap that is free counts as headroom */
+	MW_LAZY_LIMITS = 4,   /* limits are up to a second old while headroom is above twice `near` */
 };
 
 /*

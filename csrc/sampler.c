@@ -36,6 +36,7 @@ struct mw_sampler {
 	int statm_fd;
 	uint32_t flags;
 	bool self;
+	bool plenty;
 	pid_t opener; /* where the kernel cannot empty a page (Linux < 4.14); else 0 */
 	uint64_t near;
 	uint64_t credit;
@@ -145,7 +146,8 @@ static int read_statm(struct mw_sampler *sampler, struct mw_statm *out)
 /* What is due before a look: 0, -ESRCH, or -ESTALE, which is said once a second. */
 static int prepare(struct mw_sampler *sampler, int64_t now)
 {
-	if (now >= sampler->limits_at) {
+	/* With plenty left, and if that was asked for, a second later will do. */
+	if (now >= sampler->limits_at + (sampler->plenty ? MEMBERSHIP_NS - LIMITS_NS : 0)) {
 		mw_groups_read_limits(&sampler->groups, &sampler->reader);
 		sampler->limits_at = now + LIMITS_NS;
 	}
@@ -228,6 +230,8 @@ static void look(struct mw_sampler *sampler, bool swap, struct mw_sample *out)
 		out->bind_dev = sampler->groups.level[binds - 1].dev;
 		out->bind_ino = sampler->groups.level[binds - 1].ino;
 	}
+	sampler->plenty = sampler->flags & MW_LAZY_LIMITS && out->headroom != MW_ABSENT &&
+			  out->headroom / 2 > sampler->near;
 }
 
 static void start(struct mw_sample *sample, int64_t now)
@@ -397,7 +401,7 @@ int mw_sampler_open(const char *root, pid_t pid, uint32_t flags, struct mw_sampl
 	struct mw_sampler *sampler;
 	int err;
 
-	if (pid < 0 || flags & ~(uint32_t)(MW_NO_MACHINE_OK | MW_COUNT_SWAP))
+	if (pid < 0 || flags & ~(uint32_t)(MW_NO_MACHINE_OK | MW_COUNT_SWAP | MW_LAZY_LIMITS))
 		return -EINVAL;
 	sampler = allocate(!pid);
 	if (!sampler)

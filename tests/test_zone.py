@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from support import cbuild
 from support.fork import in_child
 from support.native import Parsers
+from support.wait import until
 
 from memwatch import Sampler
 from memwatch.sampler import PURE
@@ -319,3 +320,22 @@ def test_credit_is_refused_where_nobody_may_look(tree: ProcTree) -> None:
     assert -errno.EBADF == looker.lib.mw_sampler_credit(looker.ffi.NULL, 1, 0)
     assert str(-errno.ECHILD) == in_child(lambda: looker.credit(MiB))
     assert 1000 * MiB == looker.headroom()
+
+
+@needs_native
+@pytest.mark.slow
+def test_limits_that_may_be_late_are_not_forgotten(tmp_path: Path) -> None:
+    """The brake's sampler reads them once a second where there is plenty: a limit that is lowered is met all the same."""
+    from memwatch._native import lib
+
+    tree = ProcTree(tmp_path)
+    tree.group("/job", limit=2000 * MiB, usage=100 * MiB)
+    tree.join("/job")
+    looker = Looker(tree.root, lib.MW_LAZY_LIMITS)
+    assert lib.mw_sampler_near(looker.handle, 10 * MiB) == 0
+    assert 1900 * MiB == looker.headroom()
+    tree.group("/job", limit=110 * MiB, usage=100 * MiB)
+
+    until(lambda: looker.headroom() == 10 * MiB)
+    tree.group("/job", limit=105 * MiB, usage=100 * MiB)
+    until(lambda: looker.headroom() == 5 * MiB)

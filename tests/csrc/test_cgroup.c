@@ -1224,7 +1224,7 @@ static void check_refused_openings(void)
 	struct rlimit memory, none;
 
 	CHECK_EQ(-EINVAL, open_error(".", -1, 0));
-	CHECK_EQ(-EINVAL, open_error(".", 0, 4));
+	CHECK_EQ(-EINVAL, open_error(".", 0, 8));
 	CHECK_EQ(-ENOENT, open_error("no such root", 7, 0));
 	plant(2, usual);
 	CHECK_EQ(-ESRCH, open_error(root, 8, 0));
