@@ -20,6 +20,9 @@ NO_LIMIT = 2**64 - 2  # MW_NO_LIMIT
 STILL = 0.05
 RISE_LEAST = 8 * MiB  # a rise by less, or by less than a hundredth, is what neighbours do
 
+# What is on its way when a trial is told, and what neighbours do; all that huge pages were seen to take was 2 MB.
+MORE = 16_000_000
+
 _DEFAULT = Patience()
 
 
@@ -445,6 +448,11 @@ def refusal(marks: Watermarks, waited: float, headroom: int | None) -> str:
         f"not begun: available {format_size(headroom)} after waiting {format_duration(waited)}, needs "
         f"{format_size(marks.resume)} (resume); end what else holds memory, or lower brake and resume"
     )
+
+
+def takes_more(told: int, headroom: int | None) -> bool:
+    """Whether who was told to end at a headroom of *told* bytes takes more memory meanwhile; unknown is no."""
+    return headroom is not None and headroom + MORE < told
 
 
 def may_go_on(patience: Patience, brakes_in_row: int) -> bool:

@@ -133,10 +133,9 @@ class Trial:
         self.raises += 1
 
     def takes_more(self) -> bool:
-        """Headroom is lower by 16 MB than when it was told."""
-        left: int = self._words[lib.MW_WORD_HEADROOM]
-        told: int = self._words[lib.MW_WORD_TOLD_HEADROOM]
-        return left != UNKNOWN and left + 16_000_000 < told
+        """Since it was told."""
+        left = self._words[lib.MW_WORD_HEADROOM]
+        return policy.takes_more(self._words[lib.MW_WORD_TOLD_HEADROOM], None if left == UNKNOWN else left)
 
     def raise_shield(self, by: int) -> None:
         self.shields += by

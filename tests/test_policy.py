@@ -628,3 +628,18 @@ def test_a_refusal_says_why() -> None:
         "lower brake and resume"
     )
     assert "not begun: available memory could not be read for 10 min; see `memwatch doctor`" == blind
+
+
+@pytest.mark.parametrize(
+    ("told", "headroom", "more"),
+    [
+        pytest.param(100 * 10**6, 100 * 10**6, False, id="all-is-as-it-was"),
+        pytest.param(100 * 10**6, 84 * 10**6, False, id="what-was-on-its-way"),
+        pytest.param(100 * 10**6, 84 * 10**6 - 1, True, id="more"),
+        pytest.param(100 * 10**6, 900 * 10**6, False, id="it-comes-back"),
+        pytest.param(100 * 10**6, None, False, id="unknown"),
+    ],
+)
+def test_who_cleans_up_may_not_take_more(told: int, headroom: int | None, more: bool) -> None:
+    """Clean-up has a second while it takes nothing; 16 MB below where the trial was told it is no clean-up."""
+    assert more == policy.takes_more(told, headroom)
