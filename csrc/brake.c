@@ -12,6 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* So much more may a trial take that waits for another one to end; then it is parked. */
+#define ALLOWANCE (UINT64_C(1) * 1024 * 1024)
+
 /* Nobody is in a trial, and headroom is below the watermark: nothing depends on a look. */
 #define NOBODY_NS (20 * (int64_t)MW_MS)
 
@@ -36,6 +39,7 @@ static const int64_t shot_after_ns[] = { 100000, 300000, 1000000, 2000000 };
 
 static void tell(struct mw_brake *brake, int64_t now)
 {
+	mw_take_turn_alone(brake, now);
 	brake->live.brakes++;
 	mw_set(brake, MW_WORD_BRAKES, brake->live.brakes);
 	mw_set(brake, MW_WORD_TOLD_HEADROOM, brake->headroom);
@@ -61,6 +65,15 @@ static void end_telling(struct mw_brake *brake)
 	mw_raise_news(brake, MW_NEWS_RAISE | MW_NEWS_HELD, false);
 }
 
+/* Another worker's trial is to end first. */
+static void wait_for_others(struct mw_brake *brake, int64_t now)
+{
+	mw_set(brake, MW_WORD_WAITS, mw_get(brake, MW_WORD_WAITS) + 1);
+	mw_set(brake, MW_WORD_WAIT_NS, (uint64_t)now);
+	brake->waited_rss = brake->live.rss;
+	mw_let_go(brake);
+}
+
 static void wake_watchdog(struct mw_brake *brake)
 {
 	if (!brake->board || mw_board_broken(brake->board))
@@ -72,8 +85,12 @@ static void wake_watchdog(struct mw_brake *brake)
 
 static void act(struct mw_brake *brake, uint32_t deeds, int64_t now)
 {
+	if (deeds & MW_DO_RETRACT)
+		end_telling(brake);
 	if (deeds & MW_DO_RELEASE) {
 		end_telling(brake);
+		mw_turn_release(&brake->turn);
+		mw_set(brake, MW_WORD_FREED_NS, (uint64_t)now);
 		/* Headroom may be below only without the page lists: then that is how it is
 		   looked at from now on, or each look would hold the trial anew. */
 		brake->crediting = brake->headroom != MW_ABSENT;
@@ -93,7 +110,10 @@ static void act(struct mw_brake *brake, uint32_t deeds, int64_t now)
 		brake->mark_ns = now;
 		brake->kin_ns = 0;
 		mw_find_kin(brake, now);
+		brake->live.growth = mw_growth(brake);
 	}
+	if (deeds & MW_DO_WAIT)
+		wait_for_others(brake, now);
 	if (deeds & MW_DO_TELL)
 		tell(brake, now);
 	if (deeds & MW_DO_REAP)
@@ -107,6 +127,8 @@ static void act(struct mw_brake *brake, uint32_t deeds, int64_t now)
 	if (deeds & ~(uint32_t)MW_DO_WAKE)
 		mw_mark(brake, brake->state.phase);
 	if (deeds & MW_DO_KILL) {
+		/* The others are to wait for this memory. */
+		(void)mw_turn_renew(&brake->turn, now, MW_LEASE_DEAD_MS);
 		mw_publish(brake, true);
 		mw_kill(brake);
 	}
@@ -146,7 +168,7 @@ static void take_turns(struct mw_brake *brake)
 {
 	pid_t next;
 
-	if (brake->turn >= brake->tid_count) {
+	if (brake->tid_next >= brake->tid_count) {
 		/* A whole round without growth: whoever it was has ended. */
 		if (brake->headroom == MW_ABSENT || brake->headroom + GROWTH / 4 >= brake->round) {
 			mw_let_go(brake);
@@ -154,7 +176,7 @@ static void take_turns(struct mw_brake *brake)
 		}
 		begin_turns(brake);
 		/* The handler is another's by now, or the threads could not be listed. */
-		if (brake->turn >= brake->tid_count) {
+		if (brake->tid_next >= brake->tid_count) {
 			mw_let_go(brake);
 			return;
 		}
@@ -168,7 +190,7 @@ static void take_turns(struct mw_brake *brake)
 	/* Every other turn is the trial's own: with hundreds of threads it would be told three
 	   times a second. */
 	brake->own_turn = !brake->own_turn;
-	next = brake->own_turn ? brake->target.thread : brake->tids[brake->turn++];
+	next = brake->own_turn ? brake->target.thread : brake->tids[brake->tid_next++];
 	mw_pass(brake, next);
 	if (next == brake->target.thread && !brake->shielded)
 		mw_shoot(brake);
@@ -178,7 +200,22 @@ static void take_turns(struct mw_brake *brake)
 static void restrain(struct mw_brake *brake, int64_t now)
 {
 	switch (brake->state.phase) {
+	case MW_BRAKE_WAITING:
+		/* A commit that others wait for is not kept from its end. */
+		mw_spare(brake, brake->shielded ? brake->target.thread : 0);
+		if (atomic_load(&brake->own->hold) & 1) {
+			mw_hold_on(brake, now);
+			if (!brake->others_held && has_grown(brake, GROWTH))
+				mw_hold_others(brake);
+		} else if ((brake->headroom != MW_ABSENT && brake->headroom < brake->numbers.urgent) ||
+			   (brake->live.rss != MW_ABSENT && brake->waited_rss != MW_ABSENT &&
+			    brake->live.rss > brake->waited_rss + ALLOWANCE)) {
+			brake->mark = brake->headroom;
+			mw_hold(brake, now);
+		}
+		break;
 	case MW_BRAKE_HOLDING:
+		mw_hold_on(brake, now);
 		/* The first look was without the page lists, and what was on its way back counts. */
 		if (brake->headroom != MW_ABSENT && brake->headroom > brake->mark)
 			brake->mark = brake->headroom;
@@ -218,6 +255,8 @@ static int64_t period(const struct mw_brake *brake, bool in_trial)
 	switch (brake->state.phase) {
 	case MW_BRAKE_HOLDING:
 		return HELD_NS;
+	case MW_BRAKE_WAITING:
+		return STEADY_NS;
 	case MW_BRAKE_RAISING:
 	case MW_BRAKE_SQUEEZING:
 		return SLICE_NS;
@@ -254,6 +293,7 @@ static void read_mail(struct mw_brake *brake)
 		brake->owner = brake->mail.owner;
 		brake->slot = brake->mail.slot;
 		brake->publish_ns = 0;
+		mw_move_turn(brake);
 	}
 	atomic_store(&brake->own->done, asked);
 }
@@ -310,6 +350,11 @@ void *mw_brake_run(void *argument)
 			mw_count_gap(brake, seen.time_ns - due);
 		due = 0;
 		deeds = mw_judge(&brake->numbers, &brake->state, &seen);
+		if (deeds & MW_DO_TAKE && mw_try_turn(brake, &seen)) {
+			seen.turn = MW_TURN_MINE;
+			deeds |= mw_judge(&brake->numbers, &brake->state, &seen);
+		}
+		deeds &= ~(uint32_t)MW_DO_TAKE;
 		act(brake, deeds, seen.time_ns);
 		restrain(brake, seen.time_ns);
 		mw_publish(brake, brake->state.phase != phase);
@@ -333,6 +378,7 @@ void *mw_brake_run(void *argument)
 	}
 	mw_lift(brake);
 	end_telling(brake);
+	mw_turn_release(&brake->turn);
 	brake->state.phase = MW_BRAKE_OFF;
 	brake->live.time_ns = mw_now();
 	mw_publish(brake, true);

@@ -5,6 +5,7 @@
  *	brake.c       the thread: looks, asks judge.c, does
  *	brake_start.c starting and stopping it, and speaking to it
  *	brake_look.c  one look, and what is told of it
+ *	brake_turn.c  taking turns with other workers; turn.c has how
  *	brake_hold.c  the signal: parking threads, and raising
  *	brake_kill.c  what ends processes: children, squeeze, last words
  */
@@ -22,6 +23,7 @@
 #include "board.h"
 #include "memwatch.h"
 #include "procfs.h"
+#include "turn.h"
 
 #define MW_MS 1000000 /* ns */
 
@@ -79,6 +81,7 @@ struct mw_target {
 	uint64_t seat;
 	pid_t thread;
 	uint64_t start_ticks;
+	int64_t start_ns;
 	bool main; /* its thread is the process's first: Python handles signals there */
 };
 
@@ -89,6 +92,8 @@ struct mw_brake {
 	int zone;    /* /proc/zoneinfo; -1 */
 	int threads; /* /proc/self/task */
 	int status;  /* /proc/self/status, for its VmData; -1 */
+	int statm;   /* of this process, for mw_brake_begin(); -1 */
+	bool is_real; /* what is looked at is this machine, and no tree of files */
 	int signal;
 	pthread_t thread;
 	unsigned char *stack;
@@ -102,6 +107,7 @@ struct mw_brake {
 	struct mw_owner owner;
 	uint32_t slot;
 
+	struct mw_turn turn;
 	struct mw_target target;
 	struct mw_live live;
 	uint64_t headroom;  /* as last judged */
@@ -116,8 +122,9 @@ struct mw_brake {
 	int64_t shot_ns;    /* when the next shot is due */
 	uint32_t shots;     /* of this brake */
 	bool others_held;
+	uint64_t waited_rss; /* what the process had when its trial began to wait */
 	uint64_t round;     /* headroom when the threads' turns began */
-	int turn;           /* whose it is: a place in `tids` */
+	int tid_next;       /* whose slice is next: a place in `tids` */
 	int tid_count;
 	uint32_t pause;     /* counts slices */
 	bool own_turn;      /* it is that of the trial's thread, in between */
@@ -167,6 +174,15 @@ void mw_publish(struct mw_brake *brake, bool at_once);
 void mw_mark(struct mw_brake *brake, uint64_t phase);
 void mw_raise_news(struct mw_brake *brake, uint64_t news, bool stands);
 
+/* brake_turn.c: whose turn it is, for a look; whether it was had; and another slot to do it with. */
+uint32_t mw_see_turn(struct mw_brake *brake, const struct mw_look *look);
+bool mw_try_turn(struct mw_brake *brake, const struct mw_look *look);
+/* Who brakes without having been chosen is seen to, by those who come later. */
+void mw_take_turn_alone(struct mw_brake *brake, int64_t now);
+void mw_move_turn(struct mw_brake *brake);
+/* Of the trial that is held, as struct mw_candidate has it. */
+uint64_t mw_growth(const struct mw_brake *brake);
+
 /* brake_hold.c */
 int mw_hook(struct mw_brake *brake);
 /* Puts back what stood before (`restore`), or has the signal ignored. */
@@ -175,6 +191,8 @@ bool mw_is_hooked(const struct mw_brake *brake);
 /* Whether a call that a signal interrupts is started again by the kernel. */
 void mw_restart_calls(struct mw_brake *brake, bool restart);
 void mw_hold(struct mw_brake *brake, int64_t now);
+/* Whoever is parked stays so for a while longer: the brake's thread is not stuck. */
+void mw_hold_on(struct mw_brake *brake, int64_t now);
 void mw_hold_others(struct mw_brake *brake);
 /* One thread that was parked runs, until the next call parks it again.  0: none. */
 void mw_pass(struct mw_brake *brake, pid_t thread);

@@ -199,13 +199,18 @@ void mw_hold(struct mw_brake *brake, int64_t now)
 	struct mw_own *own = brake->own;
 
 	atomic_store(&own->held, (uint32_t)brake->target.thread);
-	atomic_store(&own->hold_until_ns, now + brake->numbers.hold_ns + HOLD_SLACK_NS);
+	atomic_store(&own->hold_until_ns, now + HOLD_SLACK_NS);
 	if (!(atomic_load(&own->hold) & 1))
 		atomic_fetch_add(&own->hold, 1);
 	/* Whoever stands behind another's handler cannot be parked; it would be killed by a
 	   default action, or run what is not ours. */
 	if (mw_is_hooked(brake))
 		send(brake, brake->target.thread);
+}
+
+void mw_hold_on(struct mw_brake *brake, int64_t now)
+{
+	atomic_store(&brake->own->hold_until_ns, now + HOLD_SLACK_NS);
 }
 
 /* Lists who may be parked: not this thread, nor Python's helper, which raises in others. */
@@ -225,7 +230,7 @@ void mw_hold_others(struct mw_brake *brake)
 	if (!mw_is_hooked(brake))
 		return;
 	brake->others_held = true;
-	brake->turn = 0;
+	brake->tid_next = 0;
 	list_threads(brake);
 	/* Who waits already gets the signal once it waits no more: one too many, and harmless. */
 	for (int i = 0; i < brake->tid_count; i++)

@@ -42,7 +42,7 @@ static void add_credit(struct mw_brake *brake, bool again)
 
 static bool is_held_or_told(const struct mw_brake *brake)
 {
-	return brake->state.phase >= MW_BRAKE_HOLDING && brake->state.phase <= MW_BRAKE_KILLING;
+	return brake->state.phase >= MW_BRAKE_HOLDING && brake->state.phase != MW_BRAKE_SETTLING;
 }
 
 static int sample_once(struct mw_brake *brake, bool again, struct mw_sample *sample)
@@ -124,12 +124,16 @@ static void look_at_trial(struct mw_brake *brake, struct mw_look *look)
 	target->thread = (pid_t)mw_get(brake, mw_seat(target->seat, MW_SEAT_THREAD));
 	target->main = target->thread == brake->pid;
 	target->start_ticks = mw_get(brake, mw_seat(target->seat, MW_SEAT_START_TICKS));
+	target->start_ns = (int64_t)mw_get(brake, mw_seat(target->seat, MW_SEAT_START_NS));
 	look->shielded = mw_get(brake, mw_seat(target->seat, MW_SEAT_SHIELD)) != 0;
+	look->leaving = mw_get(brake, mw_seat(target->seat, MW_SEAT_LEAVING)) != 0;
 	brake->shielded = look->shielded;
 	/* It opens files: not when no time is left, and the kernel might kill for them. */
 	if (brake->state.phase >= MW_BRAKE_RAISING && look->headroom >= brake->numbers.floor)
 		mw_find_kin(brake, look->time_ns);
 	look->children = brake->state.epoch ? mw_count_kin(brake) : 0;
+	brake->live.growth = mw_growth(brake);
+	brake->live.trial_start_ns = target->start_ns;
 }
 
 void mw_brake_look(struct mw_brake *brake, struct mw_look *out)
@@ -143,7 +147,11 @@ void mw_brake_look(struct mw_brake *brake, struct mw_look *out)
 	out->time_ns = sample.time_ns;
 	out->headroom = sample.headroom;
 	out->rss = sample.rss;
+	brake->live.rss = sample.rss;
+	brake->live.bind_dev = sample.bind_dev;
+	brake->live.bind_ino = sample.bind_ino;
 	look_at_trial(brake, out);
+	out->turn = mw_see_turn(brake, out);
 
 	elapsed = out->time_ns - brake->headroom_ns;
 	if (was != MW_ABSENT && out->headroom < was && was - out->headroom > FALLING(elapsed))
@@ -153,16 +161,15 @@ void mw_brake_look(struct mw_brake *brake, struct mw_look *out)
 	brake->headroom_ns = out->time_ns;
 
 	brake->live.time_ns = out->time_ns;
-	brake->live.rss = out->rss;
 	if (out->rss != MW_ABSENT && out->rss > brake->live.rss_peak)
 		brake->live.rss_peak = out->rss;
 	brake->live.headroom = out->headroom;
 	brake->live.limit = sample.limit;
-	brake->live.bind_dev = sample.bind_dev;
-	brake->live.bind_ino = sample.bind_ino;
 	brake->live.looks++;
 	mw_set(brake, MW_WORD_HEADROOM, out->headroom);
 	mw_set(brake, MW_WORD_RSS, out->rss);
+	if (out->rss != MW_ABSENT && out->rss > mw_get(brake, MW_WORD_PEAK))
+		mw_set(brake, MW_WORD_PEAK, out->rss);
 	mw_set(brake, MW_WORD_LIMIT, sample.limit);
 	if (out->headroom != MW_ABSENT) {
 		mw_set(brake, MW_WORD_KNOWN_NS, (uint64_t)out->time_ns);
@@ -223,11 +230,15 @@ void mw_publish(struct mw_brake *brake, bool at_once)
 	int64_t now = brake->live.time_ns;
 	struct mw_record record = { now, MW_RECORD_LOOK, brake->live.rss, brake->live.headroom };
 	struct timespec cpu;
+	/* Those who cross together choose one of themselves by what they have told. */
+	bool contends = brake->state.phase == MW_BRAKE_HOLDING || brake->state.phase == MW_BRAKE_WAITING;
+	bool due = at_once || now >= brake->publish_ns;
 	int err = 0;
 
-	if (!at_once && now < brake->publish_ns)
+	if (!due && !contends)
 		return;
-	brake->publish_ns = now + PUBLISH_NS;
+	if (due)
+		brake->publish_ns = now + PUBLISH_NS;
 	brake->live.phase = brake->state.phase;
 	brake->live.epoch = brake->state.epoch;
 	brake->live.gap_p99_ns = gap_p99(brake);
@@ -238,7 +249,7 @@ void mw_publish(struct mw_brake *brake, bool at_once)
 	mw_set(brake, MW_WORD_PHASE, brake->state.phase);
 	if (brake->board)
 		err = mw_slot_set_live(brake->board, brake->slot, &brake->owner, &brake->live);
-	if (brake->board && !err)
+	if (brake->board && !err && due)
 		err = mw_slot_record(brake->board, brake->slot, &brake->owner, &record);
 	mw_raise_news(brake, MW_NEWS_SLOT, err != 0);
 }

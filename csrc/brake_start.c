@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@ static void close_all(struct mw_brake *brake)
 	mw_close_file(&brake->zone);
 	mw_close_file(&brake->threads);
 	mw_close_file(&brake->status);
+	mw_close_file(&brake->statm);
 	mw_kin_close(brake->kin, (uint32_t)brake->kin_count);
 	brake->kin_count = 0;
 }
@@ -63,7 +65,7 @@ static struct mw_brake *get_memory(void)
 	brake = map(sizeof(*brake), MAP_POPULATE);
 	if (!brake)
 		return NULL;
-	brake->zone = brake->threads = brake->status = -1;
+	brake->zone = brake->threads = brake->status = brake->statm = -1;
 	brake->own = map(sizeof(*brake->own), MAP_POPULATE);
 	brake->stack = map(MW_STACK, MAP_POPULATE | MAP_STACK);
 	if (!brake->own || !brake->stack || pthread_atfork(NULL, after_fork_in_parent, after_fork_in_child)) {
@@ -95,6 +97,10 @@ static int open_all(struct mw_brake *brake)
 		return root;
 	/* Without it there is no second look, only the first one twice. */
 	brake->zone = mw_open_zoneinfo(root);
+	brake->is_real = mw_is_system_root(root);
+	process = mw_proc_open(root, 0);
+	brake->statm = process < 0 ? process : mw_open_statm(process);
+	mw_close_file(&process);
 	mw_close_file(&root);
 	brake->threads = mw_open_threads();
 	/* Of this very process, whatever the root: its limit is what is drawn in. */
@@ -110,7 +116,8 @@ static bool is_sound(const struct mw_numbers *numbers)
 {
 	return numbers->floor < numbers->brake && numbers->brake < numbers->resume &&
 	       numbers->urgent >= numbers->floor && numbers->urgent <= numbers->brake &&
-	       numbers->hold_ns >= 0 && numbers->grace_ns >= 0 && numbers->reap_ns >= 0;
+	       numbers->hold_ns >= 0 && numbers->grace_ns >= 0 && numbers->reap_ns >= 0 &&
+	       numbers->gather_ns >= 0 && numbers->still_ns >= 0;
 }
 
 static int start_thread(struct mw_brake *brake)
@@ -172,6 +179,7 @@ static void reset(struct mw_brake *brake, const struct mw_plan *plan)
 	brake->publish_ns = brake->kin_ns = 0;
 	brake->hook_ns = mw_now() + MW_HOOK_NS;
 	brake->board = NULL;
+	memset(&brake->turn, 0, sizeof(brake->turn));
 	brake->kin_count = 0;
 }
 
@@ -331,6 +339,60 @@ int mw_brake_refresh(struct mw_brake *brake)
 		atomic_store(&brake->own->refreshed, 1);
 	atomic_fetch_sub(&brake->inside, 1);
 	return err;
+}
+
+static int read_rss(struct mw_brake *brake, uint64_t *out)
+{
+	struct mw_statm statm;
+	char text[256]; /* seven numbers */
+	ssize_t n = mw_reread(brake->statm, text, sizeof(text));
+	int err = n < 0 ? (int)n : mw_parse_statm(text, (size_t)n, (uint64_t)sysconf(_SC_PAGESIZE), &statm);
+
+	if (!err)
+		*out = statm.rss;
+	return err;
+}
+
+/* The most this process has ever had; 0 where what is looked at is not this machine. */
+static uint64_t most_ever(const struct mw_brake *brake)
+{
+	struct rusage usage;
+
+	return brake->is_real && !getrusage(RUSAGE_SELF, &usage) ? (uint64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+int mw_brake_begin(struct mw_brake *brake, uint32_t seat)
+{
+	uint64_t rss = MW_ABSENT;
+	int err = -ESHUTDOWN;
+
+	if (!brake || seat >= MW_SEATS)
+		return -EINVAL;
+	/* As in mw_brake_refresh(). */
+	atomic_fetch_add(&brake->inside, 1);
+	if (is_alive(brake)) {
+		err = read_rss(brake, &rss);
+		mw_set(brake, mw_seat(seat, MW_SEAT_START_RSS), rss);
+		mw_set(brake, mw_seat(seat, MW_SEAT_START_PEAK), most_ever(brake));
+		mw_set(brake, MW_WORD_PEAK, err ? 0 : rss);
+	}
+	atomic_fetch_sub(&brake->inside, 1);
+	return err;
+}
+
+int64_t mw_brake_peak(struct mw_brake *brake, uint32_t seat)
+{
+	uint64_t seen, most;
+
+	if (!brake || seat >= MW_SEATS)
+		return -EINVAL;
+	if (!is_alive(brake))
+		return -ESHUTDOWN;
+	seen = mw_get(brake, MW_WORD_PEAK);
+	most = most_ever(brake);
+	if (most > mw_get(brake, mw_seat(seat, MW_SEAT_START_PEAK)) && most > seen)
+		seen = most;
+	return seen ? (int64_t)seen : -ENODATA;
 }
 
 int mw_brake_hook(struct mw_brake *brake)

@@ -7,6 +7,12 @@
 
 #include "memwatch.h"
 
+/* Nobody gave anything back that would have to settle. */
+static bool was_told(const struct mw_judgment *state)
+{
+	return state->phase == MW_BRAKE_RAISING || state->phase == MW_BRAKE_SQUEEZING;
+}
+
 /* The trial has ended, acknowledged or by itself. */
 static uint32_t ended(struct mw_judgment *state)
 {
@@ -14,8 +20,7 @@ static uint32_t ended(struct mw_judgment *state)
 
 	if (state->phase == MW_BRAKE_SQUEEZING)
 		deeds |= MW_DO_LIFT;
-	/* Who was held only is not braked: there is nothing that would have to settle. */
-	state->phase = state->phase == MW_BRAKE_HOLDING ? MW_BRAKE_WATCHING : MW_BRAKE_SETTLING;
+	state->phase = was_told(state) ? MW_BRAKE_SETTLING : MW_BRAKE_WATCHING;
 	state->epoch = 0;
 	state->reaped_ns = 0;
 	return deeds;
@@ -26,6 +31,15 @@ static uint32_t let_go(struct mw_judgment *state)
 	state->phase = MW_BRAKE_WATCHING;
 	state->epoch = 0;
 	return MW_DO_RELEASE;
+}
+
+static uint32_t tell(struct mw_judgment *state, const struct mw_look *look)
+{
+	state->phase = MW_BRAKE_RAISING;
+	state->since_ns = look->time_ns;
+	state->told_ns = look->time_ns;
+	state->reaped_ns = 0;
+	return MW_DO_TELL;
 }
 
 static uint32_t kill_it(struct mw_judgment *state)
@@ -47,9 +61,20 @@ static uint32_t watching(const struct mw_numbers *numbers, struct mw_judgment *s
 	return MW_DO_HOLD;
 }
 
+/* From here on another worker's trial may be the one to end. */
+static uint32_t begin_to_wait(struct mw_judgment *state, const struct mw_look *look)
+{
+	state->phase = MW_BRAKE_WAITING;
+	state->since_ns = look->time_ns;
+	state->most = look->headroom == MW_ABSENT ? 0 : look->headroom;
+	state->rose_ns = look->time_ns;
+	return MW_DO_WAIT;
+}
+
 static uint32_t holding(const struct mw_numbers *numbers, struct mw_judgment *state, const struct mw_look *look)
 {
-	bool over = look->time_ns - state->since_ns >= numbers->hold_ns;
+	int64_t held_ns = look->time_ns - state->since_ns;
+	bool over = held_ns >= numbers->hold_ns;
 
 	/* Blind: nobody is told, but nobody is held for ever, either. */
 	if (look->headroom == MW_ABSENT)
@@ -58,17 +83,56 @@ static uint32_t holding(const struct mw_numbers *numbers, struct mw_judgment *st
 		return let_go(state);
 	if (look->headroom >= numbers->urgent && !over)
 		return 0;
-	state->phase = MW_BRAKE_RAISING;
-	state->since_ns = look->time_ns;
-	state->told_ns = look->time_ns;
+	switch (look->turn) {
+	case MW_TURN_OTHERS:
+		return begin_to_wait(state, look);
+	case MW_TURN_FREE:
+		/* Those who cross together are to be known to each other first; time that was
+		   held for, anyway, counts. */
+		return held_ns >= numbers->gather_ns ? MW_DO_TAKE : 0;
+	default:
+		return tell(state, look);
+	}
+}
+
+static uint32_t waiting(const struct mw_numbers *numbers, struct mw_judgment *state, const struct mw_look *look)
+{
+	if (look->headroom == MW_ABSENT)
+		return look->time_ns - state->since_ns >= numbers->hold_ns ? let_go(state) : 0;
+	/* Where it is nobody else's turn, whoever was to give back has done so; or has died, and
+	   it is coming back. */
+	if (look->headroom >= (look->turn == MW_TURN_OTHERS ? numbers->resume : numbers->brake))
+		return let_go(state);
+	if (look->turn == MW_TURN_MINE || look->turn == MW_TURN_ALONE)
+		return tell(state, look);
+	if (look->headroom > state->most && look->headroom - state->most >= numbers->rise) {
+		state->most = look->headroom;
+		state->rose_ns = look->time_ns;
+	}
+	if (look->turn == MW_TURN_OTHERS || look->time_ns - state->rose_ns < numbers->still_ns)
+		return 0;
+	return MW_DO_TAKE;
+}
+
+/* Stopped for long, it is no longer the one to brake.  What is raised already goes on. */
+static uint32_t lose(struct mw_judgment *state, const struct mw_look *look)
+{
+	uint32_t deeds = MW_DO_RETRACT;
+
+	if (look->leaving)
+		return 0;
+	if (state->phase == MW_BRAKE_SQUEEZING)
+		deeds |= MW_DO_LIFT;
 	state->reaped_ns = 0;
-	return MW_DO_TELL;
+	return deeds | begin_to_wait(state, look);
 }
 
 static uint32_t raising(const struct mw_numbers *numbers, struct mw_judgment *state, const struct mw_look *look)
 {
 	uint32_t deeds = 0;
 
+	if (look->turn == MW_TURN_FREE || look->turn == MW_TURN_OTHERS)
+		return lose(state, look);
 	/* The grace period does not run while blind. */
 	if (look->headroom == MW_ABSENT) {
 		state->since_ns = look->time_ns;
@@ -117,6 +181,8 @@ uint32_t mw_judge(const struct mw_numbers *numbers, struct mw_judgment *state, c
 	switch (state->phase) {
 	case MW_BRAKE_HOLDING:
 		return deeds | holding(numbers, state, look);
+	case MW_BRAKE_WAITING:
+		return deeds | waiting(numbers, state, look);
 	case MW_BRAKE_RAISING:
 	case MW_BRAKE_SQUEEZING:
 		return deeds | raising(numbers, state, look);

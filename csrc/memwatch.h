@@ -281,7 +281,7 @@ enum {
 	MW_TOKENS = 64,
 	MW_RECORDS = 4096,   /* a power of two */
 	MW_LABEL = 128,      /* bytes of UTF-8, filled up with 0 */
-	MW_BOARD_VERSION = 1,
+	MW_BOARD_VERSION = 2,
 };
 
 /* The native thread's region: what it saw when it last looked. */
@@ -300,6 +300,8 @@ struct mw_live {
 	uint64_t phase; /* of the brake: MW_BRAKE_* */
 	uint64_t epoch; /* of the trial that the phase speaks of */
 	uint64_t brakes; /* so far */
+	uint64_t growth; /* of that trial: see struct mw_candidate */
+	int64_t trial_start_ns; /* when it began */
 };
 
 /* Phases of the brake, in struct mw_live. */
@@ -311,6 +313,7 @@ enum {
 	MW_BRAKE_SQUEEZING = 4,
 	MW_BRAKE_KILLING = 5,
 	MW_BRAKE_SETTLING = 6,
+	MW_BRAKE_WAITING = 7, /* another worker's trial is to end first */
 };
 
 /* Python's region: what the worker is at. */
@@ -324,6 +327,8 @@ struct mw_work {
 	uint64_t live_bytes;  /* what allocators have handed out */
 	int64_t live_time_ns; /* when that was read */
 	uint64_t worker;      /* its number under a watchdog, from 1; 0 by hand */
+	uint64_t key;         /* what the trial is called elsewhere, as a hash; 0 */
+	uint64_t tainted;     /* 1: an exception was raised out of nowhere; best started anew */
 };
 
 /* The watchdog's region: what it asks for. */
@@ -502,6 +507,17 @@ struct mw_numbers {
 	int64_t grace_ns;   /* how long it may take to end then */
 	int64_t squeeze_ns; /* after it was told; below 0: never */
 	int64_t reap_ns;    /* how long the memory of children that were killed may take to come back */
+	int64_t gather_ns;  /* how long workers that cross together may take to show up */
+	int64_t still_ns;   /* headroom that has not risen for so long has stopped rising */
+	uint64_t rise;      /* by less than this is no rise */
+};
+
+/* Whose turn it is to brake below the limit that binds. */
+enum {
+	MW_TURN_ALONE = 0,  /* there is nobody to take turns with, or no board to do it on */
+	MW_TURN_FREE = 1,   /* nobody's yet */
+	MW_TURN_MINE = 2,
+	MW_TURN_OTHERS = 3, /* another worker's trial is to end first */
 };
 
 /* One look, as judged. */
@@ -512,6 +528,8 @@ struct mw_look {
 	uint64_t epoch;    /* of the trial that would be stopped; 0: none runs */
 	uint32_t shielded; /* it asked not to be cut now */
 	uint32_t children; /* how many of its descendants were started since it began */
+	uint32_t turn;     /* MW_TURN_*; only while a trial is held, waits or is told */
+	uint32_t leaving;  /* it is being left: nothing is raised in it any more */
 };
 
 /* What is remembered between two looks; all 0 at first. */
@@ -522,6 +540,8 @@ struct mw_judgment {
 	int64_t told_ns;
 	int64_t reaped_ns; /* 0: its children were not killed */
 	uint64_t over;     /* 1 while RSS is above its limit */
+	uint64_t most;     /* while it waits: the highest headroom, */
+	int64_t rose_ns;   /* and when that was last reached */
 };
 
 /* What is to be done, as bits. */
@@ -534,16 +554,25 @@ enum {
 	MW_DO_LIFT = 32,    /* let them succeed again */
 	MW_DO_KILL = 64,    /* last words, then this process ends */
 	MW_DO_WAKE = 128,   /* tell the watchdog that RSS is above its limit */
+	MW_DO_TAKE = 256,   /* take the turn, if this trial is the one to stop */
+	MW_DO_WAIT = 512,   /* another one is: let it go on as long as it takes nothing more */
+	MW_DO_RETRACT = 1024, /* raise no more in it: it lost its turn */
 };
 
 /*
  * mw_judge() moves `state` on by one look and returns what is to be done.  In every
  * phase but MW_BRAKE_OFF, WATCHING and SETTLING the look must be a second look (see
- * mw_brake_start()): the per-CPU page lists count as there.
+ * mw_brake_start()): the per-CPU page lists count as there.  Once MW_DO_TAKE was done
+ * it may be called again with the same look, whose `turn` is then MW_TURN_MINE.
  */
 uint32_t mw_judge(const struct mw_numbers *numbers, struct mw_judgment *state, const struct mw_look *look);
 
-/* A trial that could be the one to stop. */
+/*
+ * A trial that could be the one to stop.  Its growth is what its process has more than
+ * when it began, and of each child that was started since, what that has more than its
+ * parent had then (for so much a forked child shares).  One that asked not to be cut
+ * now has none.
+ */
 struct mw_candidate {
 	uint64_t growth;   /* of its process tree since it began, in bytes; MW_ABSENT counts as 0 */
 	int64_t start_ns;  /* when it began */
@@ -608,6 +637,10 @@ enum {
 	MW_WORD_REAPED = 19,  /* children of it that were killed */
 	MW_WORD_CLERK = 18,   /* Python's to write: its helper thread, which is never parked */
 	MW_WORD_TRIPPED = 20, /* CPython's handler was called to raise, and Python's, which writes 0, did not run yet */
+	MW_WORD_PEAK = 21,    /* the highest RSS since Python last wrote here */
+	MW_WORD_WAITS = 22,   /* how often a trial has waited for another worker's to end */
+	MW_WORD_WAIT_NS = 23, /* when the last such wait began */
+	MW_WORD_FREED_NS = 24, /* when the last hold or wait ended without a brake */
 	MW_WORD_LIVE = 32,    /* where a struct mw_live begins, as last published */
 	MW_WORD_SEATS = 64,   /* where seat 0 begins */
 	MW_SEATS = 64,
@@ -618,8 +651,11 @@ enum {
 	MW_SEAT_START_NS = 3, /* when it began */
 	MW_SEAT_START_TICKS = 4, /* the same in clock ticks since boot */
 	MW_SEAT_SHIELD = 5,   /* how many shields are up */
-	MW_SEAT_TEXT = 6,     /* its name for the last words: MW_SEAT_TEXT_BYTES, the last of them 0 */
-	MW_SEAT_TEXT_BYTES = 336,
+	MW_SEAT_START_RSS = 6, /* what the process had when it began */
+	MW_SEAT_LEAVING = 7,  /* 1 while it is being left */
+	MW_SEAT_START_PEAK = 8, /* the most that the process had ever had by then */
+	MW_SEAT_TEXT = 9,     /* its name for the last words: MW_SEAT_TEXT_BYTES, the last of them 0 */
+	MW_SEAT_TEXT_BYTES = 312,
 	MW_SEAT_WORDS = 48,
 };
 
@@ -665,6 +701,15 @@ int mw_brake_board(struct mw_brake *brake, struct mw_board *board, uint32_t slot
 
 /* mw_brake_refresh() is mw_sampler_refresh() for its sampler. */
 int mw_brake_refresh(struct mw_brake *brake);
+
+/*
+ * mw_brake_begin() writes to a seat what this process holds as a trial begins there, in
+ * 2 us, and begins MW_WORD_PEAK anew; 0, or a negative errno, and then MW_ABSENT is
+ * written.  mw_brake_peak() is the most it has held since: the highest look, or the
+ * kernel's own maximum (getrusage(2)) once that has risen; a negative errno.
+ */
+int mw_brake_begin(struct mw_brake *brake, uint32_t seat);
+int64_t mw_brake_peak(struct mw_brake *brake, uint32_t seat);
 
 /* mw_brake_hook() puts the handler in front of the one that stands now, which it calls
    to raise: that of CPython.  At any later time, too. */

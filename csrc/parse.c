@@ -181,6 +181,7 @@ int mw_parse_stat(const char *text, size_t len, struct mw_stat *out)
 {
 	struct span rest = whole(text, len);
 	struct mw_stat stat;
+	uint64_t rss;
 	int letter;
 
 	stat.pid = id(&rest);
@@ -210,6 +211,11 @@ int mw_parse_stat(const char *text, size_t len, struct mw_stat *out)
 	EXPECT(&rest, " ");
 	if (rest.err)
 		return rest.err;
+	(void)number(&rest);
+	EXPECT(&rest, " ");
+	rss = number(&rest);
+	EXPECT(&rest, " ");
+	stat.rss_pages = rest.err ? MW_ABSENT : rss;
 	*out = stat;
 	return 0;
 }

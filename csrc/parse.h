@@ -69,6 +69,7 @@ struct mw_stat {
 	int32_t pid;
 	int32_t ppid;
 	uint64_t start_time; /* field 22, clock ticks since boot */
+	uint64_t rss_pages;  /* field 24; MW_ABSENT where the text ends before */
 	char state;
 };
 int mw_parse_stat(const char *text, size_t len, struct mw_stat *out);

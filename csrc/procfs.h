@@ -78,6 +78,7 @@ struct mw_kin {
 	pid_t pid;
 	int pidfd;           /* -1: none was to be had, then start_time must do */
 	uint64_t start_time; /* clock ticks since boot */
+	uint64_t rss_pages;  /* when it was last looked for; MW_ABSENT */
 };
 
 /*

@@ -209,7 +209,7 @@ static void drop(struct mw_kin *kin)
 /* Takes it among those found, the room of one from before if need be. */
 static void meet(struct walk *walk, const struct mw_stat *stat)
 {
-	struct mw_kin kin = { stat->pid, -1, stat->start_time };
+	struct mw_kin kin = { stat->pid, -1, stat->start_time, MW_ABSENT };
 	struct mw_kin *list = walk->list;
 	uint32_t i;
 
@@ -218,6 +218,7 @@ static void meet(struct walk *walk, const struct mw_stat *stat)
 			break;
 	if (i < walk->kept)
 		kin = list[i];
+	kin.rss_pages = stat->rss_pages;
 	if (kin.pidfd < 0)
 		kin.pidfd = open_pidfd(walk, stat);
 	if (kin.pidfd == -ESRCH)

@@ -16,7 +16,7 @@ from .model import Binding, Failure, Pressure, ProcessMemory, Sample, Tree, Wate
 from .sampler import Sampler, sample
 
 if TYPE_CHECKING:
-    from .brake import check, guard, label, shield, start, stop, trial
+    from .brake import check, guard, label, peak, shield, start, stop, trial
 
 __all__ = [
     "Binding",
@@ -38,6 +38,7 @@ __all__ = [
     "check",
     "guard",
     "label",
+    "peak",
     "sample",
     "shield",
     "start",
@@ -45,7 +46,7 @@ __all__ = [
     "trial",
 ]
 
-_OF_THE_BRAKE = frozenset({"check", "guard", "label", "shield", "start", "stop", "trial"})
+_OF_THE_BRAKE = frozenset({"check", "guard", "label", "peak", "shield", "start", "stop", "trial"})
 
 
 def __getattr__(name: str) -> Any:

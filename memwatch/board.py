@@ -43,6 +43,7 @@ __all__ = [
     "Slot",
     "Work",
     "default_folder",
+    "key_of",
 ]
 
 # A worker in another pid namespace (a container on the same /dev/shm) is judged by its heartbeat alone. It
@@ -64,6 +65,13 @@ def _self() -> tuple[Any, Any]:
 def default_folder() -> str:
     """$MEMWATCH_BOARD, or one per user in shared memory, so that all workers of a user meet."""
     return os.environ.get("MEMWATCH_BOARD") or f"/dev/shm/memwatch-{os.geteuid()}"
+
+
+def key_of(text: str) -> int:
+    """What stands on the board for a trial that is called *text* elsewhere: 64 bits of its hash, and never 0."""
+    from hashlib import blake2b
+
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little") or 1
 
 
 # What went wrong, and what to do about it; {folder} and {path} are put in.

@@ -15,13 +15,14 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from . import config, running
 from ._native import lib
+from .board import key_of
 from .clerk import Clerk
 from .errors import MemwatchError
-from .giveback import let_go
+from .giveback import describe, let_go
 from .model import escape
 from .raising import Flying
 from .running import Running
-from .trials import Trial
+from .trials import Trial, last
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -212,7 +213,7 @@ def _running() -> Running | None:
 # --------------------------------------------------------------------------- trials ---
 
 
-def _begin(label: str) -> Trial | None:
+def _begin(label: str, key: str = "") -> Trial | None:
     """A trial that is admitted and not armed yet; None while the interpreter exits."""
     owner = _running()
     if owner is None:
@@ -221,19 +222,24 @@ def _begin(label: str) -> Trial | None:
         check()
     else:
         owner.admit(escape(label))
-    return Trial(owner, label)
+    return Trial(owner, label, key_of(key) if key else 0)
 
 
 # ------------------------------------------------------------------------ public names ---
 
 
-@overload
-def guard(fn: Callable[_P, _T], /, *, label: str | Callable[..., str] | None = None) -> Callable[_P, _T]: ...
+_Text = str | Callable[..., str] | None
+
+
 @overload
 def guard(
-    fn: None = None, /, *, label: str | Callable[..., str] | None = None
+    fn: Callable[_P, _T], /, *, label: _Text = None, parameters: _Text = None, key: _Text = None
+) -> Callable[_P, _T]: ...
+@overload
+def guard(
+    fn: None = None, /, *, label: _Text = None, parameters: _Text = None, key: _Text = None
 ) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]: ...
-def guard(fn: Any = None, /, *, label: str | Callable[..., str] | None = None) -> Any:
+def guard(fn: Any = None, /, *, label: _Text = None, parameters: _Text = None, key: _Text = None) -> Any:
     """
     Makes each call of *fn* a trial, which ends when memory runs short. Also a decorator, with arguments or without.
 
@@ -243,6 +249,9 @@ def guard(fn: Any = None, /, *, label: str | Callable[..., str] | None = None) -
     Args:
         fn: What runs one trial. Not a coroutine or generator function: guard what runs them.
         label: "Trial #42", or what makes it out of the call's arguments; None is the function's name.
+        parameters: What EmergencyBrake.parameters says, or what makes it out of the arguments; None: these, shortened.
+        key: What the trial is called elsewhere, say in a database, or what makes it out of the arguments. The board
+            keeps its hash (board.key_of), so that others can tell what a worker was at when it was killed.
 
     Raises (each call):
         EmergencyBrake: The trial was stopped.
@@ -250,21 +259,27 @@ def guard(fn: Any = None, /, *, label: str | Callable[..., str] | None = None) -
         TooManyBrakes: The last `max_brakes` trials were all stopped.
     """
     if fn is None:
-        return lambda it: guard(it, label=label)
+        return lambda it: guard(it, label=label, parameters=parameters, key=key)
     _refuse_unfit(fn)
     from functools import update_wrapper
 
     name = label if label is not None else getattr(fn, "__qualname__", type(fn).__qualname__)
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        trial = _begin(name if isinstance(name, str) else name(*args, **kwargs))
+        def text(it: str | Callable[..., str]) -> str:
+            return it if isinstance(it, str) else it(*args, **kwargs)
+
+        def said() -> str:
+            return describe(args, kwargs) if parameters is None else text(parameters)
+
+        trial = _begin(text(name), "" if key is None else text(key))
         if trial is None:
             return fn(*args, **kwargs)
         try:
-            return trial.run(fn, args, kwargs)
+            return trial.run(fn, args, kwargs, said)
         except Flying:  # in a thread other than the main one it may come while the trial is being left
             trial.leave()
-        raise trial.account(args, kwargs)
+        raise trial.account(said)
 
     return update_wrapper(guarded, fn)
 
@@ -333,7 +348,7 @@ class trial:
         if value is not None:
             let_go(value)
         del value, trace
-        raise it.account((), {}) from None
+        raise it.account() from None
 
 
 def label(detail: str) -> None:
@@ -343,6 +358,18 @@ def label(detail: str) -> None:
     if at is not None:
         at.say(detail)
         check()
+
+
+def peak() -> int | None:
+    """
+    The most resident memory (RSS), in bytes, that this process had while this thread's trial ran: of the one that runs,
+    so far, or else of the last. None where none has run, or it is not known.
+
+    The highest look, of which there are ten a second at least; or the kernel's own maximum, once that has risen.
+    """
+    it = running.current
+    at = None if it is None else it.trials.get(get_ident())
+    return last.peak if at is None else at.peak
 
 
 def check() -> None:

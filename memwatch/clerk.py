@@ -29,6 +29,7 @@ class Clerk:
         self._running = running
         self._state = policy.State()
         self._tick_at = 0.0
+        self._waits = 0
         self._limits_at = time.monotonic() + LIMITS_EVERY
         self._thread = threading.Thread(target=self._run, name="memwatch", daemon=True)
 
@@ -76,6 +77,7 @@ class Clerk:
         self._tick_at = now + TICK
         running.check_board()
         self._warn(now)
+        self._say_waits()
         if now >= self._limits_at:
             self._limits_at = now + LIMITS_EVERY
             self._follow_limits()
@@ -105,6 +107,13 @@ class Clerk:
             )
         if decision.what & policy.What.SIGHTED:
             tell("warning", f"available memory can be read again, after {format_duration(decision.blind_for)}")
+
+    def _say_waits(self) -> None:
+        """Nobody need do anything about it, so it is for those who ask (logging.INFO)."""
+        words = self._running.words
+        waits, self._waits = words[lib.MW_WORD_WAITS] - self._waits, words[lib.MW_WORD_WAITS]
+        if waits > 0:
+            tell("info", f"memory was short, and another worker's trial was to end: waited {waits} times for it")
 
     def _stalls(self) -> tuple[int | None, float | None]:
         """Swap that is taken, and the share of time in which all wait for memory; asked for where there is swap."""

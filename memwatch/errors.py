@@ -36,6 +36,10 @@ class EmergencyBrake(MemwatchError, MemoryError):
         freed: What came back.
         seconds: From when the trial was told until its memory was back.
         parameters: What the trial was called with, shortened.
+        rss: Resident memory of the worker when the trial was told to end.
+        peak: The most of it that the trial was seen to have.
+        asynchronous: It was raised between two lines and not at a safe point: a lock of Python's own making may be held
+            since, so that the worker is best started anew.
     """
 
     def __init__(  # noqa: PLR0917 - pickling calls it with args, by place
@@ -48,8 +52,13 @@ class EmergencyBrake(MemwatchError, MemoryError):
         freed: int | None = None,
         seconds: float | None = None,
         parameters: str = "",
+        rss: int | None = None,
+        peak: int | None = None,
+        asynchronous: bool = False,
     ) -> None:
-        super().__init__(message, label, detail, available, threshold, freed, seconds, parameters)
+        super().__init__(
+            message, label, detail, available, threshold, freed, seconds, parameters, rss, peak, asynchronous
+        )
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -88,6 +97,21 @@ class EmergencyBrake(MemwatchError, MemoryError):
     def parameters(self) -> str:
         """What the trial was called with, shortened."""
         return self.args[7]  # type: ignore[no-any-return]
+
+    @property
+    def rss(self) -> int | None:
+        """Resident memory of the worker when the trial was told to end, in bytes."""
+        return self.args[8]  # type: ignore[no-any-return]
+
+    @property
+    def peak(self) -> int | None:
+        """The most resident memory that the trial was seen to have, in bytes."""
+        return self.args[9]  # type: ignore[no-any-return]
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether it was raised between two lines and not at a safe point."""
+        return self.args[10]  # type: ignore[no-any-return]
 
 
 class NotAdmitted(MemwatchError, MemoryError):

@@ -421,6 +421,14 @@ def _board(machine: Machine) -> Iterator[Finding]:
     elif machine.slots is None:
         says = f"{escape(machine.board)}: not made yet"
         yield Finding("Board", Grade.GOOD, says, "The first worker makes it; there is room.")
+    elif machine.slots >= 64:
+        yield Finding(
+            "Board",
+            Grade.NOTE,
+            f"{escape(machine.board)}: all 64 slots are taken by living workers",
+            "Further workers are braked all the same, but take no turns: two may brake where one would do.",
+            "Set MEMWATCH_BOARD to another folder for some, say those that share a container.",
+        )
     else:
         says = f"{escape(machine.board)}: {machine.slots} of 64 slots taken"
         yield Finding("Board", Grade.GOOD, says, "Workers find each other.")

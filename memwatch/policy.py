@@ -23,6 +23,10 @@ RISE_LEAST = 8 * MiB  # a rise by less, or by less than a hundredth, is what nei
 # What is on its way when a trial is told, and what neighbours do; all that huge pages were seen to take was 2 MB.
 MORE = 16_000_000
 
+# How long workers that cross together may take to show up before one of them is chosen: near the watermark each looks
+# once a millisecond.
+GATHER = 0.002
+
 _DEFAULT = Patience()
 
 
@@ -39,6 +43,16 @@ class Phase(IntEnum):
     SQUEEZING = 4
     KILLING = 5
     SETTLING = 6
+    WAITING = 7
+
+
+class Turn(IntEnum):
+    """Whose turn it is to brake below the limit that binds: MW_TURN_*."""
+
+    ALONE = 0  # there is nobody to take turns with
+    FREE = 1
+    MINE = 2
+    OTHERS = 3
 
 
 class Deed(IntFlag):
@@ -53,6 +67,9 @@ class Deed(IntFlag):
     LIFT = 32
     KILL = 64
     WAKE = 128
+    TAKE = 256
+    WAIT = 512
+    RETRACT = 1024
 
 
 class Numbers(NamedTuple):
@@ -69,6 +86,9 @@ class Numbers(NamedTuple):
         grace_ns: How long it may take to end then.
         squeeze_ns: After it was told; -1 is never.
         reap_ns: How long the memory of children that were killed may take to come back.
+        gather_ns: How long workers that cross together may take to show up.
+        still_ns: Headroom that has not risen for so long has stopped rising.
+        rise: By less than this is no rise.
     """
 
     brake: int
@@ -80,6 +100,9 @@ class Numbers(NamedTuple):
     grace_ns: int
     squeeze_ns: int
     reap_ns: int
+    gather_ns: int
+    still_ns: int
+    rise: int
 
 
 class Look(NamedTuple):
@@ -93,6 +116,8 @@ class Look(NamedTuple):
         epoch: Of the trial that would be stopped; 0: none runs.
         shielded: It asked not to be cut now.
         children: How many of its descendants were started since it began.
+        turn: Whose turn it is to brake; ALONE where no trial is held, waits or is told.
+        leaving: The trial is being left: nothing is raised in it any more.
     """
 
     time_ns: int
@@ -101,6 +126,8 @@ class Look(NamedTuple):
     epoch: int = 0
     shielded: bool = False
     children: int = 0
+    turn: Turn = Turn.ALONE
+    leaving: bool = False
 
 
 class Judgment(NamedTuple):
@@ -114,6 +141,8 @@ class Judgment(NamedTuple):
         told_ns: When the trial was told.
         reaped_ns: When its children were killed; 0: they were not.
         over: RSS is above its limit, and was said to be.
+        most: While it waits for another worker's trial to end: the highest headroom,
+        rose_ns: and when that was last reached.
     """
 
     phase: Phase = Phase.OFF
@@ -122,6 +151,8 @@ class Judgment(NamedTuple):
     told_ns: int = 0
     reaped_ns: int = 0
     over: bool = False
+    most: int = 0
+    rose_ns: int = 0
 
 
 class Candidate(NamedTuple):
@@ -129,7 +160,8 @@ class Candidate(NamedTuple):
     A trial that could be the one to stop.
 
     Attributes:
-        growth: Of its process tree since it began, in bytes; None is unknown, and counts as none.
+        growth: Of its process tree since it began, in bytes, as struct mw_candidate has it; None is unknown, and counts
+            as none.
         start_ns: When it began.
         number: What to call it by.
     """
@@ -152,6 +184,9 @@ def numbers(marks: Watermarks, patience: Patience, rss_limit: int | None = None)
         grace_ns=_ns(patience.grace),
         squeeze_ns=-1 if patience.squeeze is None else _ns(patience.squeeze),
         reap_ns=_ns(patience.reap),
+        gather_ns=_ns(GATHER),
+        still_ns=_ns(STILL),
+        rise=RISE_LEAST,
     )
 
 
@@ -163,7 +198,8 @@ def trip(numbers: Numbers, state: Judgment, look: Look) -> tuple[Judgment, Deed]
     """
     What to do about a look while seconds matter.
 
-    In the phases from HOLDING to KILLING the look must be a second look: the per-CPU page lists count as there.
+    In the phases from HOLDING to KILLING, and in WAITING, the look must be a second look: the per-CPU page lists count
+    as there. Once TAKE was done it may be asked again about the same look, whose turn is then MINE.
     """
     deeds = Deed.NONE
     if look.rss is not None:
@@ -196,10 +232,55 @@ def _hold(numbers: Numbers, state: Judgment, look: Look) -> tuple[Judgment, Deed
         return (free, Deed.RELEASE) if over else (state, Deed.NONE)
     if look.headroom >= numbers.brake:
         return free, Deed.RELEASE
-    if over or look.headroom < numbers.urgent:
-        now = look.time_ns
-        return state._replace(phase=Phase.RAISING, since_ns=now, told_ns=now, reaped_ns=0), Deed.TELL
-    return state, Deed.NONE
+    if not over and look.headroom >= numbers.urgent:
+        return state, Deed.NONE
+    if look.turn is Turn.OTHERS:
+        return _begin_to_wait(state, look)
+    if look.turn is Turn.FREE:
+        # Those who cross together are to be known to each other first; time that was held for, anyway, counts.
+        gathered = look.time_ns - state.since_ns >= numbers.gather_ns
+        return state, Deed.TAKE if gathered else Deed.NONE
+    return _tell(state, look)
+
+
+def _tell(state: Judgment, look: Look) -> tuple[Judgment, Deed]:
+    now = look.time_ns
+    return state._replace(phase=Phase.RAISING, since_ns=now, told_ns=now, reaped_ns=0), Deed.TELL
+
+
+def _begin_to_wait(state: Judgment, look: Look) -> tuple[Judgment, Deed]:
+    """From here on another worker's trial may be the one to end."""
+    now = look.time_ns
+    return state._replace(phase=Phase.WAITING, since_ns=now, most=look.headroom or 0, rose_ns=now), Deed.WAIT
+
+
+def _wait(numbers: Numbers, state: Judgment, look: Look) -> tuple[Judgment, Deed]:
+    now = look.time_ns
+    free = state._replace(phase=Phase.WATCHING, epoch=0)
+    if look.headroom is None:
+        return (free, Deed.RELEASE) if now - state.since_ns >= numbers.hold_ns else (state, Deed.NONE)
+    # Where it is nobody else's turn, whoever was to give back has done so; or has died, and it is coming back.
+    if look.headroom >= (numbers.resume if look.turn is Turn.OTHERS else numbers.brake):
+        return free, Deed.RELEASE
+    if look.turn in {Turn.MINE, Turn.ALONE}:
+        return _tell(state, look)
+    if look.headroom > state.most and look.headroom - state.most >= numbers.rise:
+        state = state._replace(most=look.headroom, rose_ns=now)
+    still = now - state.rose_ns >= numbers.still_ns
+    return state, Deed.TAKE if still and look.turn is Turn.FREE else Deed.NONE
+
+
+def _told(numbers: Numbers, state: Judgment, look: Look) -> tuple[Judgment, Deed]:
+    return _lose(state, look) if look.turn in {Turn.FREE, Turn.OTHERS} else _raise(numbers, state, look)
+
+
+def _lose(state: Judgment, look: Look) -> tuple[Judgment, Deed]:
+    """Stopped for long, it is no longer the one to brake. What is raised already goes on."""
+    if look.leaving:
+        return state, Deed.NONE
+    lift = Deed.LIFT if state.phase is Phase.SQUEEZING else Deed.NONE
+    state, wait = _begin_to_wait(state._replace(reaped_ns=0), look)
+    return state, Deed.RETRACT | lift | wait
 
 
 def _raise(numbers: Numbers, state: Judgment, look: Look) -> tuple[Judgment, Deed]:
@@ -228,13 +309,15 @@ _IN = {
     Phase.WATCHING: _watch,
     Phase.SETTLING: _watch,
     Phase.HOLDING: _hold,
-    Phase.RAISING: _raise,
-    Phase.SQUEEZING: _raise,
+    Phase.WAITING: _wait,
+    Phase.RAISING: _told,
+    Phase.SQUEEZING: _told,
 }
 
 # The trial that was held or told has ended, acknowledged or by itself. Who was only held gives nothing back.
 _ENDED = {
     Phase.HOLDING: (Phase.WATCHING, Deed.RELEASE),
+    Phase.WAITING: (Phase.WATCHING, Deed.RELEASE),
     Phase.RAISING: (Phase.SETTLING, Deed.RELEASE),
     Phase.SQUEEZING: (Phase.SETTLING, Deed.RELEASE | Deed.LIFT),
 }

@@ -46,9 +46,10 @@ UNCUT = frozenset(
     }
 )
 
-# Of these, who has the time of a cleanup: half imported, numpy cannot be imported again in this process, and a callback
-# of importlib's that is cut can leave the lock of all imports held.
-IMPORTING = frozenset(name for name in UNCUT if "importlib" in name)
+# Who has the time of a cleanup. Half imported, numpy cannot be imported again in this process, and a callback of
+# importlib's that is cut can leave the lock of all imports held. And a commit that is cut leaves a trial half told.
+UNHURRIED = frozenset(name for name in UNCUT if "importlib" in name)
+STORAGES = ("optuna.storages", "sqlalchemy")  # and all below these
 
 # The same, but only as the innermost: a decorator made by contextlib stays on the stack for a whole trial.
 UNCUT_INNERMOST = frozenset({"contextlib", "_collections_abc", "functools"})
@@ -89,6 +90,10 @@ def is_own(frame: FrameType) -> bool:
     return frame.f_globals.get("__name__") in OWN and frame.f_code is not _CALL
 
 
+def _is_storage(name: str | None) -> bool:
+    return name is not None and name.startswith(STORAGES)
+
+
 def _is_flying(error: BaseException | None) -> bool:
     for _ in range(CHAIN):
         if error is None:
@@ -122,7 +127,7 @@ def may_cut(trial: Cuttable, innermost: FrameType | None, handled: BaseException
         name = frame.f_globals.get("__name__")
         if is_own(frame):
             return False
-        if waited < CLEANUP_NS and name in IMPORTING:
+        if waited < CLEANUP_NS and (name in UNHURRIED or _is_storage(name)):
             return False
         if waited < PATIENCE_NS and (name in UNCUT or (frame is innermost and name in UNCUT_INNERMOST)):
             return False
@@ -135,7 +140,7 @@ def may_cut_thread(innermost: FrameType | None) -> bool:
     frame = innermost
     while frame is not None:
         name = frame.f_globals.get("__name__")
-        if name in OWN or (frame is innermost and (name in UNCUT or name in UNCUT_INNERMOST)):
+        if name in OWN or _is_storage(name) or (frame is innermost and (name in UNCUT or name in UNCUT_INNERMOST)):
             return False
         frame = frame.f_back
     return innermost is not None
@@ -163,7 +168,7 @@ def may_meet(frame: FrameType, raised: int) -> bool:
         raised: How often it was raised before.
     """
     name = frame.f_globals.get("__name__")
-    if name in UNCUT or name in UNCUT_INNERMOST:
+    if name in UNCUT or name in UNCUT_INNERMOST or _is_storage(name):
         return False
     code, at = frame.f_code.co_code, frame.f_lasti
     if at < 0 or code[at] in _NEVER or (code[at] == _NOP and raised < SWALLOWED):

@@ -18,7 +18,7 @@ from .board import Board
 from .errors import BoardError, MemwatchError, NotAdmitted, ReadingError, SettingsError, TooManyBrakes
 from .raising import Flying, Tracer, is_own, may_cut, may_cut_thread, may_meet
 from .sampler import Sampler
-from .slot import Place, Slot, Work, why
+from .slot import Place, Slot, Work, WorkWords, why
 from .units import format_size
 
 if TYPE_CHECKING:
@@ -119,7 +119,9 @@ class Running:
         self.board: Board | None = None
         self.slot: Slot | None = None
         self.said: set[str] = set()
+        self.work = WorkWords()
         self.work_epoch = 0
+        self.tainted = False
         self.handle: Any = ffi.NULL
         self.place: Place | None = None
         self.words: memoryview = memoryview(b"")
@@ -269,20 +271,18 @@ class Running:
         slot = self.slot
         if slot is None:
             return
-        if trial is None:
-            work = Work(epoch=self.work_epoch + 1)
-        else:
-            self.work_epoch = trial.epoch
-            rss = self.words[lib.MW_WORD_RSS]
-            work = Work(
-                label=trial.label,
-                detail=trial.detail,
-                epoch=trial.epoch,
-                trial_start=trial.start_ns / 1e9,
-                trial_rss=None if rss >= UNKNOWN - 1 else rss,
-            )
+        work = self.work
         with self.lock, suppress(BoardError):  # check_board() makes it anew, and says so
-            slot.set_work(work)
+            if trial is None and self.trials:  # other threads go on with theirs
+                trial = max(list(self.trials.values()), key=lambda it: it.start_ns, default=None)
+            if trial is None:
+                work.say(epoch=self.work_epoch + 1)
+            else:
+                self.work_epoch = trial.epoch
+                work.say(trial.label, trial.detail, trial.epoch, trial.start_ns, trial.start_rss)
+            work.words.key = 0 if trial is None else trial.key
+            work.words.tainted = self.tainted
+            slot.set_words(work)
 
     def say_once(self, about: str, level: str, message: str) -> None:
         if about not in self.said:
@@ -364,7 +364,7 @@ class Running:
             and may_meet(frame, trial.raises)
             and may_cut(trial, frame, sys.exception())
         ):
-            trial.mark_raised()
+            trial.mark_raised(asynchronous=True)
             raise Flying
 
     def before_fork(self) -> None:
@@ -385,7 +385,7 @@ class Running:
             return None
         if not may_cut(trial, frame, sys.exception()):
             return None
-        trial.mark_raised()
+        trial.mark_raised(asynchronous=True)
         return Flying
 
     def raise_in_threads(self) -> bool:
@@ -406,7 +406,7 @@ class Running:
             # From here to raise_in() nothing lets another thread run: the interpreter lock was just taken, and is
             # kept for 5 ms (sys.getswitchinterval).
             if self.must_end(trial) and may_cut(trial, frames.get(trial.ident), error):
-                trial.mark_raised()
+                trial.mark_raised(asynchronous=True)
                 raise_in(trial.ident, Flying)
         # While the trial is shielded they may work for it; once it is left nobody needs them.
         if trial.frame is None or self.must_end(trial):
@@ -414,6 +414,7 @@ class Running:
                 if ident not in self.trials and may_cut_thread(frames.get(ident)):
                     # What it raises may come to the trial through a future: then it is of the brake, too.
                     trial.raised = True
+                    self.tainted = True
                     raise_in(ident, SystemExit)  # threads end by it without a word
         return True
 
@@ -428,7 +429,7 @@ def on_signal(_signum: int, frame: FrameType | None) -> None:
         return
     trial = running.trials.get(get_ident())
     if trial is not None and running.must_end(trial) and may_cut(trial, frame, sys.exception()):
-        trial.mark_raised()
+        trial.mark_raised(asynchronous=True)
         running.tracer.start()
         raise Flying
 

@@ -39,6 +39,7 @@ class BrakePhase(IntEnum):
     SQUEEZING = lib.MW_BRAKE_SQUEEZING
     KILLING = lib.MW_BRAKE_KILLING
     SETTLING = lib.MW_BRAKE_SETTLING
+    WAITING = lib.MW_BRAKE_WAITING
 
 
 class Drain(IntEnum):
@@ -95,6 +96,8 @@ class Live(NamedTuple):
         phase: Of the brake; None is one this version does not know.
         epoch: Of the trial that the phase speaks of.
         brakes: So far.
+        growth: Of that trial: what its process tree has more than when it began; none while it is shielded.
+        trial_start: When it began.
     """
 
     time: float | None
@@ -110,6 +113,8 @@ class Live(NamedTuple):
     phase: BrakePhase | None = BrakePhase.OFF
     epoch: int = 0
     brakes: int = 0
+    growth: int | None = None
+    trial_start: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,9 @@ class Work:
         budget: What buffers say they will hold.
         live_bytes, live_time: What allocators have handed out, and when that was read.
         worker: Its number under a watchdog, from 1; 0 is started by hand.
+        key: What the trial is called elsewhere, by board.key_of(); 0 is none.
+        tainted: A brake was raised out of nowhere, so that a lock of Python's own making may be held: this worker is
+            best started anew at its trial's end.
     """
 
     label: str = ""
@@ -136,6 +144,8 @@ class Work:
     live_bytes: int | None = None
     live_time: float | None = None
     worker: int = 0
+    key: int = 0
+    tainted: bool = False
 
     def __post_init__(self) -> None:
         _need_unsigned(
@@ -144,6 +154,7 @@ class Work:
             budget=self.budget,
             live_bytes=self.live_bytes,
             worker=self.worker,
+            key=self.key,
         )
 
 
@@ -239,6 +250,26 @@ def _bytes(text: str) -> bytes:
 def _owner(it: Any) -> Owner:
     groups = tuple((int(it.group_dev[i]), int(it.group_ino[i])) for i in range(it.groups))
     return Owner(it.pid, it.start_time, it.pid_namespace, it.generation, groups)
+
+
+class WorkWords:
+    """Work as C has it, to be written again and again: a Work takes four times as long to make."""
+
+    __slots__ = ("words",)
+
+    def __init__(self) -> None:
+        it = self.words = ffi.new("struct mw_work *")
+        it.budget = it.live_bytes = _ABSENT
+        it.live_time_ns = -1
+        self.say()
+
+    def say(
+        self, label: str = "", detail: str = "", epoch: int = 0, start_ns: int = -1, rss: int | None = None
+    ) -> None:
+        """What the worker is at; without a label, between two trials."""
+        it = self.words
+        it.label, it.detail, it.epoch = _bytes(label), _bytes(detail), epoch
+        it.trial_start_ns, it.trial_rss = start_ns, _word(rss)
 
 
 # ------------------------------------------------------------------------------ slots ---
@@ -347,6 +378,8 @@ class Slot:
             phase=_PHASES.get(it.phase),
             epoch=it.epoch,
             brakes=it.brakes,
+            growth=_number(it.growth),
+            trial_start=_seconds(it.trial_start_ns) if it.trial_start_ns else None,
         )
 
     def work(self) -> Work | None:
@@ -363,6 +396,8 @@ class Slot:
             live_bytes=_number(it.live_bytes),
             live_time=_seconds(it.live_time_ns),
             worker=_number(it.worker) or 0,
+            key=_number(it.key) or 0,
+            tainted=bool(it.tainted),
         )
 
     def orders(self) -> Orders | None:
@@ -408,20 +443,22 @@ class Slot:
         it.phase = BrakePhase.OFF if live.phase is None else live.phase
         it.epoch = live.epoch
         it.brakes = live.brakes
+        it.growth = _word(live.growth)
+        it.trial_start_ns = nanoseconds(live.trial_start)
         self._write(lib.mw_slot_set_live, it)
 
     def set_work(self, work: Work) -> None:
-        it = ffi.new("struct mw_work *")
-        it.label = _bytes(work.label)
-        it.detail = _bytes(work.detail)
-        it.epoch = work.epoch
-        it.trial_start_ns = nanoseconds(work.trial_start)
-        it.trial_rss = _word(work.trial_rss)
-        it.budget = _word(work.budget)
-        it.live_bytes = _word(work.live_bytes)
-        it.live_time_ns = nanoseconds(work.live_time)
-        it.worker = work.worker
-        self._write(lib.mw_slot_set_work, it)
+        it = WorkWords()
+        it.say(work.label, work.detail, work.epoch, nanoseconds(work.trial_start), work.trial_rss)
+        words = it.words
+        words.budget, words.live_bytes = _word(work.budget), _word(work.live_bytes)
+        words.live_time_ns = nanoseconds(work.live_time)
+        words.worker, words.key, words.tainted = work.worker, work.key, work.tainted
+        self.set_words(it)
+
+    def set_words(self, work: "WorkWords") -> None:
+        """The same, for who writes at each trial's beginning and end."""
+        self._write(lib.mw_slot_set_work, work.words)
 
     def set_orders(self, orders: Orders) -> None:
         """The watchdog's part: the one thing to write in another's slot."""

@@ -12,7 +12,7 @@ from typing import Any
 from . import policy, running
 from ._native import lib
 from .errors import EmergencyBrake, MemwatchError
-from .giveback import describe, give_back, let_go
+from .giveback import give_back, let_go
 from .model import escape
 from .raising import call
 from .running import SEATS, UNKNOWN, Running, raise_in, tell
@@ -21,17 +21,29 @@ from .units import format_duration, format_size
 SETTLE_EVERY = 0.01  # s; a look while memory comes back
 TICKS = os.sysconf("SC_CLK_TCK")
 
-_EPOCH, _THREAD, _IDENT, _START_NS, _START_TICKS, _SHIELD, _TEXT = (
+_EPOCH, _THREAD, _IDENT, _START_NS, _START_TICKS, _SHIELD, _START_RSS, _START_PEAK, _LEAVING, _TEXT = (
     lib.MW_SEAT_EPOCH,
     lib.MW_SEAT_THREAD,
     lib.MW_SEAT_IDENT,
     lib.MW_SEAT_START_NS,
     lib.MW_SEAT_START_TICKS,
     lib.MW_SEAT_SHIELD,
+    lib.MW_SEAT_START_RSS,
+    lib.MW_SEAT_START_PEAK,
+    lib.MW_SEAT_LEAVING,
     lib.MW_SEAT_TEXT,
 )
 _SEAT_WORDS = lib.MW_SEAT_WORDS
 _TEXT_BYTES = lib.MW_SEAT_TEXT_BYTES
+
+
+class _Last(threading.local):
+    """Of the thread that asks: the peak of the last trial that ended there, in bytes."""
+
+    peak: int | None = None
+
+
+last = _Last()
 
 
 class Trial:
@@ -41,23 +53,31 @@ class Trial:
     Attributes:
         epoch: Its number in this process: odd.
         frame: The guard's own: only frames it called may be cut.
+        key: What stands on the board for it; 0.
         shields: How many shields are up; one more while it is being left.
+        start_rss: What the process held when it began, in bytes; None is unknown.
         told_ns, raised_ns: When it was told, and when something was last raised in it.
         raises: How often something was.
         raised: Something was raised in it, so that it was braked however it ended.
+        asynchronous: That came between two lines, and not at a safe point.
     """
 
     __slots__ = (
+        "_number",
         "_others",
         "_owner",
+        "_peak",
         "_seat",
+        "_start_peak",
         "_words",
+        "asynchronous",
         "detail",
         "ended",
         "epoch",
         "frame",
         "ident",
         "is_main",
+        "key",
         "label",
         "outer",
         "raised",
@@ -65,29 +85,37 @@ class Trial:
         "raises",
         "shields",
         "start_ns",
+        "start_rss",
         "told_ns",
     )
 
-    def __init__(self, owner: Running, label: str) -> None:
+    def __init__(self, owner: Running, label: str, key: int = 0) -> None:
         self._owner = owner
         self._words = owner.words
         self.label = escape(label)
         self.detail = ""
         self.frame: FrameType | None = None
-        self.raised = False
+        self.raised = self.asynchronous = False
+        self.start_rss: int | None = None
+        self._peak = self._start_peak = 0
         self.raised_ns = self.told_ns = self.raises = 0
         self.ended = False
         self.ident = get_ident()
         self.is_main = get_native_id() == owner.pid
         self.outer: Trial | None = owner.trials.get(self.ident)
+        # Whoever is killed in a part of a trial is looked for by what the whole is called.
+        self.key: int = key or (0 if self.outer is None else self.outer.key)
         self.shields: int = 0 if self.outer is None else self.outer.shields  # a shield covers what runs inside it
         self._seat = self._take_seat()
+        self._number = (self._seat - SEATS) // _SEAT_WORDS
         self._others = _threads() if self.is_main else frozenset()
         self.start_ns = time.monotonic_ns()
         owner.epochs += 1
         self.epoch = 2 * owner.epochs + 1
         words, seat = self._words, self._seat
         words[seat + _SHIELD] = self.shields
+        words[seat + _LEAVING] = 0
+        self._begin_peak()
         words[seat + _START_NS] = self.start_ns
         words[seat + _START_TICKS] = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
         self._write_text()
@@ -108,6 +136,25 @@ class Trial:
         self._words[seat + _IDENT] = self.ident
         return int(seat)
 
+    def _begin_peak(self) -> None:
+        """One peak is kept for all trials of the process, from when the last of them began."""
+        owner, words, seat = self._owner, self._words, self._seat
+        so_far = words[lib.MW_WORD_PEAK]
+        for other in list(owner.trials.values()):
+            other._peak = max(other._peak, so_far)
+        known = not lib.mw_brake_begin(owner.handle, self._number)
+        self.start_rss = words[seat + _START_RSS] if known else None
+        self._start_peak = words[seat + _START_PEAK]
+        self._peak = self.start_rss or 0
+
+    @property
+    def peak(self) -> int | None:
+        """The most resident memory that the process has had since it began, in bytes; None is unknown."""
+        if not self.ended:
+            seen = lib.mw_brake_peak(self._owner.handle, self._number)
+            self._peak = max(self._peak, seen)
+        return self._peak or None
+
     def _write_text(self) -> None:
         """Its name, for the last words."""
         text = f"{self.label} {self.detail}".strip().encode("utf-8", "replace")[: _TEXT_BYTES - 1]
@@ -127,8 +174,10 @@ class Trial:
         self._write_text()
         self._owner.write_work(self)
 
-    def mark_raised(self) -> None:
+    def mark_raised(self, *, asynchronous: bool = False) -> None:
         self.raised = True
+        if asynchronous:
+            self.asynchronous = self._owner.tainted = True
         self.raised_ns = time.monotonic_ns()
         self.raises += 1
 
@@ -159,6 +208,7 @@ class Trial:
             self.ended = True
             return self.raised
         self.raise_shield(1)
+        self._words[self._seat + _LEAVING] = 1
         self.frame = None
         if not self.is_main:
             raise_in(self.ident, None)
@@ -172,12 +222,17 @@ class Trial:
         """It is over: the seat is free, or the outer trial's again."""
         if self.ended:
             return
+        last.peak = self.peak
         self.ended = True
         words, seat, outer, owner = self._words, self._seat, self.outer, self._owner
         if running.current is not owner:
             return
         if outer is not None:
             owner.trials[self.ident] = outer
+            outer._peak = max(outer._peak, self._peak)
+            words[seat + _START_RSS] = UNKNOWN if outer.start_rss is None else outer.start_rss
+            words[seat + _START_PEAK] = outer._start_peak
+            words[seat + _LEAVING] = 0
             words[seat + _SHIELD] = outer.shields
             words[seat + _EPOCH] = 0 if outer.frame is None else outer.epoch
             outer._write_text()
@@ -185,11 +240,13 @@ class Trial:
             return
         words[seat + _EPOCH] = 0
         owner.trials.pop(self.ident, None)
-        owner.seats.append((seat - SEATS) // _SEAT_WORDS)
+        owner.seats.append(self._number)
         owner.write_work(None)
 
-    def run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Calls *fn*, and turns whatever came of a brake into EmergencyBrake."""
+    def run(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], parameters: Callable[[], str]
+    ) -> Any:
+        """Calls *fn*, and turns whatever came of a brake into EmergencyBrake, which has the *parameters*."""
         try:
             result = self._cut(fn, args, kwargs)
         except BaseException as error:
@@ -201,14 +258,14 @@ class Trial:
                 return result
             del result
         # Out of the except block: what is raised inside keeps all that the trial held alive, through __context__.
-        raise self.account(args, kwargs)
+        raise self.account(parameters)
 
     def _cut(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The guard's own frame."""
         self.arm(sys._getframe())
         return call(fn, args, kwargs)
 
-    def account(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> EmergencyBrake:
+    def account(self, parameters: Callable[[], str] = str) -> EmergencyBrake:
         """Gives back what it held, says so, and makes the exception that tells of it."""
         owner, words = self._owner, self._words
         self.leave()
@@ -240,7 +297,10 @@ class Trial:
             threshold,
             freed,
             elapsed,
-            describe(args, kwargs),
+            parameters(),
+            None if told_rss == UNKNOWN else told_rss,
+            self.peak,
+            self.asynchronous,
         )
 
     def _settle(self) -> int | None:
@@ -272,7 +332,7 @@ class Trial:
 def _idents() -> dict[int, Any]:
     """Live Python threads by ident, but memwatch's. Without threading's lock, which who was cut may hold."""
     active = threading._active  # type: ignore[attr-defined]
-    return {ident: it for ident, it in list(active.items()) if it.name != "memwatch"}
+    return {ident: it for ident, it in list(active.items()) if not it.name.startswith("memwatch")}
 
 
 def _threads() -> frozenset[Any]:

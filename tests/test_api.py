@@ -30,6 +30,7 @@ PUBLIC = {
     "check",
     "guard",
     "label",
+    "peak",
     "sample",
     "shield",
     "start",

@@ -25,7 +25,7 @@ import pytest
 from support import cbuild
 
 from memwatch import BoardError
-from memwatch.board import Board, BrakePhase, Drain, Live, Orders, Record, RecordKind, Work, default_folder
+from memwatch.board import Board, BrakePhase, Drain, Live, Orders, Record, RecordKind, Work, default_folder, key_of
 
 PROGRAM = cbuild.REPO / "tests/csrc/test_board.c"
 FUZZ = cbuild.REPO / "tests/fuzz"
@@ -37,7 +37,18 @@ SANITIZERS = {
 }
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away, or mount")
 
-LIVE = Live(time=12.5, rss=1, rss_peak=2, headroom=3, limit=4, binds=(5, 6), looks=7, phase=BrakePhase.HOLDING)
+LIVE = Live(
+    time=12.5,
+    rss=1,
+    rss_peak=2,
+    headroom=3,
+    limit=4,
+    binds=(5, 6),
+    looks=7,
+    phase=BrakePhase.WAITING,
+    growth=8,
+    trial_start=9.5,
+)
 
 
 @pytest.fixture
@@ -127,7 +138,17 @@ def test_f55_f97_the_fuzz_target_holds_over_its_corpus(tmp_path: Path) -> None:
 
 def test_what_one_writes_another_reads(folder: Path) -> None:
     """A second handle, as another process would have one, sees each part as it was written."""
-    work = Work("Trial #42", "split 3/5", epoch=3, trial_start=1.5, trial_rss=10, budget=20, worker=2)
+    work = Work(
+        "Trial #42",
+        "split 3/5",
+        epoch=3,
+        trial_start=1.5,
+        trial_rss=10,
+        budget=20,
+        worker=2,
+        key=key_of("study|42"),
+        tainted=True,
+    )
     orders = Orders(Drain.RSS, drain_deadline=2.5, rss_limit=8, watchdog=(7, 8), time=3.25)
     with Board.open(folder, create=True) as ours, Board.open(folder) as theirs:
         slot = ours.claim(groups=[(1, 2), (3, 4)])
@@ -190,6 +211,7 @@ def test_f100_labels_fit_at_a_characters_end(board: Board, text: str, kept: str)
     [
         pytest.param(lambda: Work(epoch=-1), id="negative"),
         pytest.param(lambda: Work(trial_rss=2**64 - 2), id="what-means-no-limit"),
+        pytest.param(lambda: Work(key=2**64), id="more-than-64-bits"),
         pytest.param(lambda: Orders(rss_limit=2**64 - 1), id="what-means-unknown"),
     ],
 )
@@ -206,6 +228,30 @@ def test_times_refuse_to_be_wrong(board: Board, seconds: float) -> None:
 
     with pytest.raises(ValueError, match="need seconds from 0"):
         slot.set_work(Work(trial_start=seconds))
+
+
+# Made once, and not to change: a worker of the next version finds the trials of one that was killed.
+KEYS = [
+    ("", 13020603013274838756),
+    ("study|42|2026-11-23 19:45:01", 4734183965731363062),
+    ("Größe", 8433303749423783192),
+    ("a\udc80b", 17564911657457786530),
+]
+
+
+@pytest.mark.parametrize(("text", "key"), KEYS)
+def test_a_key_is_the_same_everywhere(text: str, key: int) -> None:
+    """In each process and version; of any text that Python can hold."""
+    assert key == key_of(text)
+
+
+def test_keys_are_64_bits_and_differ() -> None:
+    """None of 100,000 is 0, which means none, and no two are the same: one in four billion times would be."""
+    keys = {key_of(f"study|{number}") for number in range(100_000)}
+
+    assert 100_000 == len(keys)
+    assert 0 not in keys
+    assert 63 <= max(keys).bit_length() <= 64
 
 
 def test_rss_alone_is_cheap_and_the_same(board: Board) -> None:

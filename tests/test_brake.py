@@ -24,7 +24,7 @@ from support.wait import until
 import memwatch
 from memwatch import running
 from memwatch._native import lib
-from memwatch.board import Board
+from memwatch.board import Board, Work, key_of
 from memwatch.clerk import Clerk
 from memwatch.sampler import PURE
 from memwatch.slot import BrakePhase
@@ -38,6 +38,7 @@ RSS = {"high": 200_003_584, "low": 3_300_003_840}  # when that is left
 
 SETTINGS: dict[str, Any] = {"brake": "2GB", "warn": "4GB", "hold": 0, "settle": 0, "grace": 60, "realtime": False}
 TOLD = lib.MW_WORD_TOLD
+PAGE = os.sysconf("SC_PAGESIZE")
 LAST = 10.0  # s; no trial runs for longer, so that none is ever killed, and pytest with it
 
 
@@ -70,6 +71,22 @@ class Machine:
             (body or wait)()
         finally:
             self.high()
+
+    def holds(self, rss: int) -> None:
+        """This much is resident from now on, and has been looked at; of memory there is enough."""
+        self._tree.process(self._tree.pid, rss=rss)
+        owner = running.current
+        assert owner is not None
+        lib.mw_brake_ring(owner.handle)
+        until(lambda: owner.words[lib.MW_WORD_RSS] == rss, what="a look")
+
+    def work(self) -> Work:
+        """What the board says of this worker."""
+        assert running.current is not None
+        assert running.current.slot is not None
+        work = running.current.slot.work()
+        assert work is not None
+        return work
 
     def is_told(self) -> bool:
         """Whether the trial that runs now was."""
@@ -293,6 +310,114 @@ def test_a_label_is_text_or_made_of_the_arguments(machine: Machine, label: Any, 
     assert (said, "'some text', number=7") == (caught.value.label, caught.value.parameters)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        (None, "'some text', number=7"),
+        ("batch=512", "batch=512"),
+        ("", ""),
+        (lambda text, *, number: f"{text}, {number + 1}", "some text, 8"),
+    ],
+)
+def test_parameters_are_text_or_made_of_the_arguments(machine: Machine, parameters: Any, said: str) -> None:
+    """Made only once they are needed; the arguments themselves, where nothing else is asked for."""
+
+    def trial(_: str, *, number: int) -> None:
+        machine.run()
+
+    with pytest.raises(memwatch.EmergencyBrake) as caught:
+        memwatch.guard(trial, parameters=parameters)("some text", number=7)
+
+    assert said == caught.value.parameters
+    assert 1 == memwatch.guard(lambda: 1, parameters=lambda: pytest.fail("nobody asked"))()
+
+
+@pytest.mark.parametrize("key", ["study|7", lambda *, number: f"study|{number}"])
+def test_a_key_stands_on_the_board_while_its_trial_runs(machine: Machine, key: Any) -> None:
+    """By its hash: what an integration calls the trial is looked for there."""
+    seen = []
+
+    def trial(*, number: int) -> None:
+        seen.append(machine.work().key)
+        memwatch.label("split 3/5")
+        seen.append(machine.work().key)
+
+    memwatch.guard(trial, key=key)(number=7)
+
+    assert [key_of("study|7")] * 2 == seen
+    assert 0 == machine.work().key
+
+
+@pytest.mark.parametrize("key", [None, "", lambda: ""])
+def test_who_has_no_key_has_none_on_the_board(machine: Machine, key: Any) -> None:
+    assert 0 == memwatch.guard(lambda: machine.work().key, key=key)()
+
+
+def test_a_trial_inside_another_keeps_its_key(machine: Machine) -> None:
+    """Unless it has its own: whoever is killed in there is found by what the outer one is called."""
+    seen = []
+
+    def look() -> None:
+        seen.append(machine.work().key)
+
+    def outer() -> None:
+        memwatch.guard(look)()
+        with memwatch.trial("split 3/5"):
+            look()
+        memwatch.guard(look, key="inner")()
+        look()
+
+    memwatch.guard(outer, key="outer")()
+
+    assert [key_of("outer"), key_of("outer"), key_of("inner"), key_of("outer")] == seen
+
+
+def test_of_two_threads_trials_the_board_has_one_that_runs(machine: Machine) -> None:
+    """The newest; once that has ended the other, and only then none."""
+    begun, over = threading.Event(), threading.Event()
+
+    def older() -> None:
+        begun.set()
+        assert over.wait(LAST)
+
+    thread = threading.Thread(target=memwatch.guard(older, label="older", key="older"))
+    thread.start()
+    assert begun.wait(LAST)
+    newer = memwatch.guard(machine.work, label="newer", key="newer")()
+    left = machine.work()
+    over.set()
+    thread.join()
+
+    assert ("newer", key_of("newer")) == (newer.label, newer.key)
+    assert ("older", key_of("older"), 1) == (left.label, left.key, left.epoch % 2)
+    assert ("", 0, 0) == (machine.work().label, machine.work().key, machine.work().epoch % 2)
+
+
+KILLED = """
+import os, signal
+import memwatch
+from support.delivery import ready, say, start
+def trial():
+    os.kill(os.getpid(), signal.SIGKILL)
+start()
+memwatch.guard(lambda: None, key="study|1")()
+memwatch.guard(trial, label="Trial #2", key="study|2")()
+"""
+
+
+@pytest.mark.slow
+def test_the_key_of_who_was_killed_stays_on_the_board(tmp_path: Path) -> None:
+    """Whoever looks next can tell which trial died with the worker."""
+    with Scripted(["-c", KILLED], tmp_path) as worker:
+        assert -signal.SIGKILL == worker.wait()
+        with Board.open(worker.board) as board:
+            (dead,) = board.dead()
+            work = dead.work()
+
+    assert work is not None
+    assert (worker.process.pid, "Trial #2", key_of("study|2")) == (dead.owner.pid, work.label, work.key)
+
+
 def test_results_and_errors_pass_untouched(machine: Machine) -> None:
     """The very object; and of an error its traceback, to the line where it was raised."""
     thing, error = object(), KeyError("mine")
@@ -327,6 +452,180 @@ def test_f68_a_brake_can_be_pickled(machine: Machine) -> None:
 
     assert caught.value.args == there.args
     assert str(caught.value) == str(there)
+
+
+def test_a_brake_says_what_the_worker_held(machine: Machine) -> None:
+    """When it was told, and at most: here it had given back some by then."""
+
+    def trial() -> None:
+        machine.holds(RSS["low"] + 50_000 * PAGE)
+        machine.run()
+
+    with pytest.raises(memwatch.EmergencyBrake) as caught:
+        memwatch.guard(trial)()
+
+    assert (RSS["low"], RSS["low"] + 50_000 * PAGE) == (caught.value.rss, caught.value.peak)
+    assert caught.value.peak == memwatch.peak()
+
+
+# ------------------------------------------------------------------------------- peak() ---
+
+
+def in_thread(deed: Callable[[], Any]) -> Any:
+    """What *deed* gives in a thread that has run no trial yet."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(deed()))
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+def test_a_peak_is_the_most_that_a_trial_has_had(machine: Machine) -> None:
+    """So far while it runs, and all of it once it has ended; the next one begins anew, from what there is then."""
+    start = RSS["high"]
+
+    def trial() -> list[int | None]:
+        peaks = [memwatch.peak()]
+        for rss in (start + 9 * PAGE, start + 5 * PAGE, start + 12 * PAGE, start - 1 * PAGE):
+            machine.holds(rss)
+            peaks.append(memwatch.peak())
+        return peaks
+
+    peaks = memwatch.guard(trial)()
+
+    assert [start + by * PAGE for by in (0, 9, 9, 12, 12)] == peaks
+    assert start + 12 * PAGE == memwatch.peak()
+    assert [start - 1 * PAGE] * 2 == [memwatch.guard(memwatch.peak)(), memwatch.peak()]
+
+
+def test_where_no_trial_has_run_there_is_no_peak(machine: Machine) -> None:
+    """In each thread its own: another one's is not taken for it, nor is what it has between two trials."""
+    memwatch.guard(lambda: None)()
+
+    def in_a_row() -> list[int | None]:
+        before = memwatch.peak()
+        memwatch.guard(lambda: machine.holds(RSS["high"] + 7 * PAGE))()
+        machine.holds(RSS["high"] + 30 * PAGE)
+        return [before, memwatch.peak()]
+
+    assert [None, RSS["high"] + 7 * PAGE] == in_thread(in_a_row)
+    assert RSS["high"] == memwatch.peak()
+
+
+def test_a_peak_is_known_after_an_error_and_after_the_end(machine: Machine) -> None:
+    """However the trial ended; also once memwatch was stopped."""
+
+    def fails() -> None:
+        machine.holds(RSS["high"] + 3 * PAGE)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError):
+        memwatch.guard(fails)()
+    memwatch.stop()
+
+    assert RSS["high"] + 3 * PAGE == memwatch.peak()
+
+
+def test_a_peak_of_a_trial_inside_another_is_both(machine: Machine) -> None:
+    """The inner one's is its own, from where it began; the outer one's is of all that it has had, before and after."""
+    start = RSS["high"]
+
+    def inner() -> int | None:
+        machine.holds(start + 4 * PAGE)
+        machine.holds(start + 1 * PAGE)
+        return memwatch.peak()
+
+    def outer(before: int) -> list[int | None]:
+        machine.holds(start + before * PAGE)
+        machine.holds(start)
+        return [memwatch.guard(inner)(), memwatch.peak()]
+
+    high_before = memwatch.guard(outer)(9)
+    machine.holds(start)
+    low_before = memwatch.guard(outer)(2)
+
+    assert [start + 4 * PAGE, start + 9 * PAGE] == high_before
+    assert [start + 4 * PAGE, start + 4 * PAGE] == low_before
+
+
+def test_peaks_of_trials_in_two_threads_begin_with_each(machine: Machine) -> None:
+    """A process has one RSS: each trial has what was seen while it ran, whoever took it."""
+    start = RSS["high"]
+    begun, over = threading.Event(), threading.Event()
+    peaks: dict[str, int | None] = {}
+
+    def older() -> None:
+        machine.holds(start + 9 * PAGE)
+        machine.holds(start)
+        begun.set()
+        assert over.wait(LAST)
+        peaks["older"] = memwatch.peak()
+
+    def newer() -> None:
+        machine.holds(start + 4 * PAGE)
+        peaks["newer"] = memwatch.peak()
+
+    thread = threading.Thread(target=memwatch.guard(older))
+    thread.start()
+    assert begun.wait(LAST)
+    memwatch.guard(newer)()
+    machine.holds(start + 20 * PAGE)
+    machine.holds(start)
+    over.set()
+    thread.join()
+
+    assert {"newer": start + 4 * PAGE, "older": start + 20 * PAGE} == peaks
+    assert start + 4 * PAGE == memwatch.peak()
+
+
+REAL = """
+import resource, subprocess, sys
+import memwatch
+from memwatch import running
+from memwatch._native import lib
+from support.delivery import say
+
+MB = 1_000_000
+
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def burst(size):
+    memory = b"x" * size  # written to, and gone at once
+    del memory
+    return running.current.words[lib.MW_WORD_PEAK], memwatch.peak()
+
+def child():
+    subprocess.run([sys.executable, "-c", "b'x' * 200_000_000"], check=True)
+    return memwatch.peak()
+
+memwatch.start(brake="16MB", warn="32MB")
+b"x" * (60 * MB)
+say("later", most=most(), peak=memwatch.guard(memwatch.peak)())
+# Looks are 0.1 s apart: sooner or later there is none in the few milliseconds that it takes.
+for size in range(80 * MB, 200 * MB, 5 * MB):
+    seen, peak = memwatch.guard(burst)(size)
+    say("burst", size=size, seen=seen, peak=peak, most=most())
+    if seen < size:
+        break
+say("child", peak=memwatch.guard(child)())
+"""
+
+
+@pytest.mark.slow
+def test_a_peak_is_more_than_what_was_looked_at(tmp_path: Path) -> None:
+    """The kernel's own maximum, once a trial has raised it; not that of an earlier one, nor of a child."""
+    with Scripted(["-c", REAL], tmp_path) as worker:
+        later = worker.expect("later")
+        bursts = []
+        while (line := worker.line()) is not None and line["event"] == "burst":
+            bursts.append(line)
+
+    assert line is not None
+    assert later["peak"] < 60_000_000 < later["most"]
+    assert all(it["size"] < it["peak"] <= it["most"] for it in bursts)
+    assert bursts[-1]["seen"] < bursts[-1]["size"], "each of them was looked at"
+    assert line["peak"] < 60_000_000
 
 
 # ------------------------------------------------------------------- where it is raised ---
@@ -525,11 +824,49 @@ def test_a_safe_point_ends_a_trial_that_was_told(machine: Machine, safe_point: C
         safe_point()
 
     try:
-        with pytest.raises(memwatch.EmergencyBrake):
+        with pytest.raises(memwatch.EmergencyBrake) as caught:
             memwatch.guard(trial)()
     finally:
         machine.high()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGURG})
+
+    assert not caught.value.asynchronous
+    assert not machine.work().tainted
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+def test_a_brake_out_of_nowhere_says_so(machine: Machine, in_a_thread: bool) -> None:
+    """What was cut may have held a lock: the worker asks to be started anew, for good, and pickling keeps it."""
+
+    def trial() -> memwatch.EmergencyBrake:
+        with pytest.raises(memwatch.EmergencyBrake) as caught:
+            memwatch.guard(machine.run)()
+        return caught.value
+
+    assert not memwatch.guard(lambda: machine.work().tainted)()
+    brake = in_thread(trial) if in_a_thread else trial()
+
+    assert brake.asynchronous
+    assert pickle.loads(pickle.dumps(brake)).asynchronous
+    assert machine.work().tainted
+    assert memwatch.guard(lambda: machine.work().tainted)()
+
+
+def test_a_brake_at_the_end_of_a_shield_is_not_out_of_nowhere(machine: Machine) -> None:
+
+    def trial() -> None:
+        with memwatch.shield():
+            machine.low()
+            until(machine.is_told)
+
+    try:
+        with pytest.raises(memwatch.EmergencyBrake) as caught:
+            memwatch.guard(trial)()
+    finally:
+        machine.high()
+
+    assert not caught.value.asynchronous
+    assert not machine.work().tainted
 
 
 @pytest.mark.parametrize("thing", [memwatch.check, lambda: memwatch.label("x"), lambda: memwatch.shield().__enter__()])

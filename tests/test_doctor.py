@@ -138,6 +138,7 @@ def test_a_healthy_machine_has_nothing_to_note() -> None:
         pytest.param(replace(HEALTHY, realtime=errno.EPERM), "note", "SCHED_RR is refused", id="f109-no-realtime"),
         pytest.param(replace(HEALTHY, locked=65536), "note", "only 65.5 kB may be locked", id="f109-no-locking"),
         pytest.param(replace(HEALTHY, board_error="the board is another's"), "note", "another's", id="board"),
+        pytest.param(replace(HEALTHY, slots=64), "note", "all 64 slots", id="board-full"),
     ],
 )
 def test_each_trouble_is_found(machine: Machine, grade: str, says: str) -> None:

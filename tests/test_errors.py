@@ -18,6 +18,9 @@ STATE = {
     "freed": 3_100_000_000,
     "seconds": 0.084,
     "parameters": "{'batch': 512}",
+    "rss": 7_900_000_000,
+    "peak": 8_100_000_000,
+    "asynchronous": True,
 }
 
 
@@ -57,7 +60,14 @@ def test_a_brake_made_of_a_message_alone_has_nothing_to_say() -> None:
     """As libraries make it that raise a worker's exception anew from its text (torch's DataLoader)."""
     error = EmergencyBrake("Caught EmergencyBrake in DataLoader worker process 0.")
 
-    assert ["", "", None, None, None, None, ""] == list(state(error).values())
+    assert ["", "", None, None, None, None, "", None, None, False] == list(state(error).values())
+
+
+def test_a_brake_that_was_pickled_by_an_older_version_is_read() -> None:
+    """Its state ended with the parameters."""
+    older = list(STATE.values())[:7]
+
+    assert [*older, None, None, False] == list(state(EmergencyBrake("it was too much", *older)).values())
 
 
 @pytest.mark.parametrize("name", STATE)

@@ -25,6 +25,7 @@ HARMLESS = {
     "__errno_location": "an address",
     "free": "cannot fail",
     "getpid": "cannot fail",
+    "getrusage": "of this process: cannot fail",
     "geteuid": "cannot fail",
     "sysconf": "the page size, which there always is",
     "munmap": "of a whole mapping of ours: cannot fail",

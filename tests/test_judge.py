@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from memwatch import policy
 from memwatch._native import ffi, lib
 from memwatch.model import Patience, Watermarks
-from memwatch.policy import Candidate, Deed, Judgment, Look, Numbers, Phase
+from memwatch.policy import Candidate, Deed, Judgment, Look, Numbers, Phase, Turn
 from memwatch.slot import BrakePhase
 from memwatch.testing import ProcTree
 
@@ -32,7 +32,7 @@ PAGE = os.sysconf("SC_PAGESIZE")
 # -------------------------------------------------------------------- the same words ---
 
 
-def test_phases_and_deeds_are_those_of_c() -> None:
+def test_phases_turns_and_deeds_are_those_of_c() -> None:
     """By name and number; slot.py's phases too."""
     assert {f"MW_BRAKE_{phase.name}": phase.value for phase in Phase} == {
         name: getattr(lib, name) for name in dir(lib) if name.removeprefix("MW_BRAKE_") in Phase.__members__
@@ -40,6 +40,9 @@ def test_phases_and_deeds_are_those_of_c() -> None:
     assert {phase.name: phase.value for phase in BrakePhase} == {phase.name: phase.value for phase in Phase}
     assert {name: getattr(lib, name) for name in dir(lib) if name.startswith("MW_DO_")} == {
         f"MW_DO_{deed.name}": deed.value for deed in Deed
+    }
+    assert {name: getattr(lib, name) for name in dir(lib) if name.startswith("MW_TURN_")} == {
+        f"MW_TURN_{turn.name}": turn.value for turn in Turn
     }
     assert policy.NO_LIMIT == lib.MW_NO_LIMIT
 
@@ -79,13 +82,13 @@ class Both:
         """C sees *headroom* and *rss* where they are given, as words: what it read for itself."""
         it = self._look
         it.time_ns, it.epoch, it.shielded, it.children = look.time_ns, look.epoch, look.shielded, look.children
+        it.turn, it.leaving = look.turn, look.leaving
         it.headroom = word(look.headroom) if headroom is None else headroom
         it.rss = word(look.rss) if rss is None else rss
         before = self.state
         found = lib.mw_judge(self._numbers, self._state, it)
         self.state, deeds = policy.trip(self.numbers, before, look)
-        state = self._state
-        c_state = (state.phase, state.epoch, state.since_ns, state.told_ns, state.reaped_ns, state.over)
+        c_state = tuple(getattr(self._state, name) for name in Judgment._fields)
 
         assert deeds.value == found, (self.numbers, before, look)
         assert self.state == c_state, (self.numbers, before, look)
@@ -112,14 +115,30 @@ class Walker:
             reap=choose.choice([0.01, 0.25]),
         )
         self.rss_limit = choose.choice([None, 50 * PAGE])
-        self.numbers = policy.numbers(marks, patience, self.rss_limit)
+        self.numbers = policy.numbers(marks, patience, self.rss_limit)._replace(
+            gather_ns=choose.choice([0, 2_000_000, 20_000_000]),
+            still_ns=choose.choice([0, 1_000_000, 50_000_000]),
+            rise=choose.choice([1, 2, 20]) * unit,
+        )
         self.now = choose.randint(1, 10**12)
         self.epoch = 1
         self.shielded = False
+        self.alone = choose.random() < 0.3
+        self.turn = Turn.ALONE
+
+    def takes(self) -> bool:
+        """Whether the turn is had that TAKE asks for."""
+        if self.random.random() < 0.5:
+            return False
+        self.turn = Turn.MINE
+        return True
 
     def next(self, state: Judgment) -> Look:
         choose, numbers = self.random, self.numbers
         self.now += self._wait(state)
+        # A turn lasts for some looks, or nobody would be told for long enough to be squeezed or killed.
+        if not self.alone and choose.random() < 0.2:
+            self.turn = choose.choices(list(Turn), [1, 3, 1, 3])[0]
         if choose.random() < 0.06:
             self.epoch = 0 if self.epoch else choose.randint(1, 9)
         elif choose.random() < 0.03:
@@ -127,6 +146,8 @@ class Walker:
         if choose.random() < 0.1:
             self.shielded = not self.shielded
         low = [numbers.floor, numbers.urgent, numbers.brake, numbers.resume]
+        if state.phase is Phase.WAITING:
+            low += [state.most, state.most + numbers.rise]
         headroom = choose.choices(
             [
                 None,
@@ -143,13 +164,17 @@ class Walker:
             self.epoch,
             self.shielded,
             choose.choice([0, 0, 1, 3]),
+            self.turn,
+            choose.random() < 0.2,
         )
 
     def _wait(self, state: Judgment) -> int:
         numbers, choose = self.numbers, self.random
         edges = [
             state.since_ns + numbers.hold_ns,
+            state.since_ns + numbers.gather_ns,
             state.since_ns + numbers.grace_ns,
+            state.rose_ns + numbers.still_ns,
             state.told_ns + numbers.squeeze_ns,
             state.reaped_ns + numbers.reap_ns,
         ]
@@ -171,38 +196,58 @@ class Seen(NamedTuple):
             self.deeds[before, deed] += 1
 
 
-# Each step that the design has, and no other.
+# Each step that the design has, and no other. Behind the end of a trial comes what the next one may be at already.
+_NEXT = {Phase.WATCHING, Phase.HOLDING}
 STEPS = {
-    Phase.OFF: {Phase.WATCHING, Phase.HOLDING},
-    Phase.WATCHING: {Phase.WATCHING, Phase.HOLDING},
-    Phase.HOLDING: {Phase.HOLDING, Phase.WATCHING, Phase.RAISING},
-    Phase.RAISING: {Phase.RAISING, Phase.SQUEEZING, Phase.KILLING, Phase.SETTLING, Phase.WATCHING, Phase.HOLDING},
-    Phase.SQUEEZING: {Phase.SQUEEZING, Phase.RAISING, Phase.KILLING, Phase.SETTLING, Phase.WATCHING, Phase.HOLDING},
+    Phase.OFF: _NEXT,
+    Phase.WATCHING: _NEXT,
+    Phase.HOLDING: _NEXT | {Phase.RAISING, Phase.WAITING},
+    Phase.WAITING: _NEXT | {Phase.WAITING, Phase.RAISING},
+    Phase.RAISING: _NEXT | {Phase.RAISING, Phase.SQUEEZING, Phase.KILLING, Phase.SETTLING, Phase.WAITING},
+    Phase.SQUEEZING: _NEXT | {Phase.SQUEEZING, Phase.RAISING, Phase.KILLING, Phase.SETTLING, Phase.WAITING},
     Phase.KILLING: {Phase.KILLING},
-    Phase.SETTLING: {Phase.SETTLING, Phase.WATCHING, Phase.HOLDING},
+    Phase.SETTLING: _NEXT | {Phase.SETTLING},
 }
 
 # What may be done in which phase; WAKE in each. A trial that has ended may be followed at once by one that is held.
 DEEDS = {
     Phase.OFF: Deed.HOLD,
     Phase.WATCHING: Deed.HOLD,
-    Phase.HOLDING: Deed.RELEASE | Deed.TELL | Deed.HOLD,
-    Phase.RAISING: Deed.RELEASE | Deed.REAP | Deed.SQUEEZE | Deed.KILL | Deed.HOLD,
-    Phase.SQUEEZING: Deed.RELEASE | Deed.REAP | Deed.LIFT | Deed.KILL | Deed.HOLD,
+    Phase.HOLDING: Deed.RELEASE | Deed.TELL | Deed.HOLD | Deed.TAKE | Deed.WAIT,
+    Phase.WAITING: Deed.RELEASE | Deed.TELL | Deed.HOLD | Deed.TAKE,
+    Phase.RAISING: Deed.RELEASE | Deed.REAP | Deed.SQUEEZE | Deed.KILL | Deed.HOLD | Deed.RETRACT | Deed.WAIT,
+    Phase.SQUEEZING: Deed.RELEASE | Deed.REAP | Deed.LIFT | Deed.KILL | Deed.HOLD | Deed.RETRACT | Deed.WAIT,
     Phase.KILLING: Deed.KILL,
     Phase.SETTLING: Deed.HOLD,
 }
+
+
+def walk(walker: Walker, both: Both, seen: Seen, look: Look, **read: int) -> None:
+    """One look, as the brake's thread goes about it: who gets the turn that he asked for is asked again."""
+    before = both.state.phase
+    deeds = both.judge(look, **read)
+    seen.note(before, both.state.phase, deeds)
+    if deeds & Deed.TAKE and walker.takes():
+        before = both.state.phase
+        deeds = both.judge(look._replace(turn=Turn.MINE), **read)
+        seen.note(before, both.state.phase, deeds)
 
 
 def all_was_met(seen: Seen) -> None:
     """The walk went everywhere: each step and each deed often, and none that the design does not have."""
     steps = {(before, after) for before, afters in STEPS.items() for after in afters}
     deeds = {(phase, deed) for phase, done in DEEDS.items() for deed in done | Deed.WAKE}
+    waits = sum(count for (before, _), count in seen.steps.items() if before is Phase.WAITING)
+    done: Counter[Deed] = Counter()
+    for (_, deed), count in seen.deeds.items():
+        done[deed] += count
 
     assert steps == set(seen.steps)
     assert deeds == set(seen.deeds)
     assert min(seen.steps.values()) >= 10
     assert min(seen.deeds.values()) >= 10
+    assert waits >= SEEDS
+    assert min(done[Deed.TAKE], done[Deed.WAIT], done[Deed.RETRACT]) >= SEEDS // 10
 
 
 @pytest.mark.slow
@@ -213,9 +258,7 @@ def test_c_and_policy_judge_alike() -> None:
         walker = Walker(seed)
         both = Both(walker.numbers)
         for _ in range(LOOKS):
-            before = both.state.phase
-            deeds = both.judge(walker.next(both.state))
-            seen.note(before, both.state.phase, deeds)
+            walk(walker, both, seen, walker.next(both.state))
 
     all_was_met(seen)
 
@@ -238,6 +281,9 @@ TIMES = st.one_of(st.integers(0, 20), st.integers(0, 2**62))
         grace_ns=TIMES,
         squeeze_ns=st.one_of(TIMES, st.just(-1)),
         reap_ns=TIMES,
+        gather_ns=TIMES,
+        still_ns=TIMES,
+        rise=BYTES,
     ),
     st.lists(
         st.builds(
@@ -248,6 +294,8 @@ TIMES = st.one_of(st.integers(0, 20), st.integers(0, 2**62))
             epoch=st.integers(0, 2),
             shielded=st.booleans(),
             children=st.integers(0, 2),
+            turn=st.sampled_from(Turn),
+            leaving=st.booleans(),
         ),
         max_size=30,
     ),
@@ -256,7 +304,8 @@ def test_c_and_policy_judge_alike_whatever_the_numbers(numbers: Numbers, looks: 
     """Watermarks in no order, times that run backwards, bytes up to the last: nothing is taken for granted."""
     both = Both(numbers)
     for look in looks:
-        both.judge(look)
+        if both.judge(look) & Deed.TAKE:
+            both.judge(look._replace(turn=Turn.MINE))
 
 
 # ------------------------------------------------------------------------ trees of files ---
@@ -331,9 +380,7 @@ def test_c_and_policy_judge_trees_alike(folder: Path) -> None:
 
             # Else a tree that is no longer read would be found seeds later, where the answers happen to differ.
             assert (word(look.headroom), word(look.rss)) == (headroom, rss), seed
-            before = both.state.phase
-            deeds = both.judge(look, headroom=headroom, rss=rss)
-            seen.note(before, both.state.phase, deeds)
+            walk(walker, both, seen, look, headroom=headroom, rss=rss)
 
     all_was_met(seen)
 

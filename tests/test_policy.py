@@ -21,6 +21,7 @@ from memwatch.policy import (
     Seen,
     Settling,
     State,
+    Turn,
     What,
 )
 
@@ -49,6 +50,9 @@ def test_numbers_are_what_the_thread_is_armed_with() -> None:
         grace_ns=5000 * MS,
         squeeze_ns=50 * MS,
         reap_ns=250 * MS,
+        gather_ns=2 * MS,
+        still_ns=50 * MS,
+        rise=8 * MiB,
     )
 
 
@@ -72,6 +76,8 @@ def test_urgent_lies_between_brake_and_floor(limit: int) -> None:
 # A trial, number 7 unless said otherwise, is seen at so many milliseconds with so many GB left.
 HOLD, RELEASE, TELL, REAP = Deed.HOLD, Deed.RELEASE, Deed.TELL, Deed.REAP
 SQUEEZE, LIFT, KILLED, WAKE, NO = Deed.SQUEEZE, Deed.LIFT, Deed.KILL, Deed.WAKE, Deed.NONE
+TAKE, WAIT, RETRACT = Deed.TAKE, Deed.WAIT, Deed.RETRACT
+ALONE, FREE, MINE, OTHERS = Turn.ALONE, Turn.FREE, Turn.MINE, Turn.OTHERS
 NUMBERS = policy.numbers(MARKS, Patience(squeeze=0.1), rss_limit=8 * GB)
 
 
@@ -79,11 +85,16 @@ def look(ms: float, gb: float | None, epoch: int = 7, **more: int) -> Look:
     return Look(round(ms * MS), None if gb is None else round(gb * GB), epoch=epoch, **more)  # type: ignore[arg-type]
 
 
-def trips(looks: Iterable[Look], numbers: policy.Numbers = NUMBERS) -> tuple[list[Deed], Judgment]:
-    """What was done at each look, and where that ended."""
+def trips(
+    looks: Iterable[Look], numbers: policy.Numbers = NUMBERS, *, granted: bool = False
+) -> tuple[list[Deed], Judgment]:
+    """What was done at each look, and where that ended; *granted* is that each turn asked for is had."""
     state, deeds = Judgment(), []
     for it in looks:
         state, deed = policy.trip(numbers, state, it)
+        if granted and deed & TAKE:
+            state, more = policy.trip(numbers, state, it._replace(turn=MINE))
+            deed |= more
         deeds.append(deed)
     return deeds, state
 
@@ -202,10 +213,242 @@ def test_a_trial_that_was_told_ends_or_is_killed(looks: list[Look], deeds: list[
     assert phase is state.phase
 
 
+# Who was given the turn that it asked for is asked again about the same look: two rows of one time.
+@pytest.mark.parametrize(
+    ("looks", "deeds", "phase"),
+    [
+        pytest.param([look(1, 1), look(1, 1)], [HOLD, TELL], Phase.RAISING, id="alone-there-is-nobody-to-gather"),
+        pytest.param(
+            [look(1, 1), look(2.9, 1, turn=FREE), look(3, 1, turn=FREE), look(3, 1, turn=MINE)],
+            [HOLD, NO, TAKE, TELL],
+            Phase.RAISING,
+            id="those-who-cross-together-have-2-ms-to-show-up",
+        ),
+        pytest.param([look(1, 0.1), look(2, 0.1, turn=FREE)], [HOLD, NO], Phase.HOLDING, id="even-below-the-floor"),
+        pytest.param(
+            [look(1, 1.9), look(50.9, 1.9, turn=FREE), look(51, 1.9, turn=FREE), look(51, 1.9, turn=MINE)],
+            [HOLD, NO, TAKE, TELL],
+            Phase.RAISING,
+            id="time-that-was-held-for-counts",
+        ),
+        pytest.param(
+            [look(1, 1), look(3, 1, turn=FREE), look(4, 1, turn=FREE), look(5, 2, turn=FREE)],
+            [HOLD, TAKE, TAKE, RELEASE],
+            Phase.WATCHING,
+            id="who-is-not-chosen-stays-held-and-asks-again",
+        ),
+        pytest.param(
+            [look(1, 1), look(3, 1, turn=FREE), look(4, 1, turn=OTHERS)],
+            [HOLD, TAKE, WAIT],
+            Phase.WAITING,
+            id="until-another-one-was",
+        ),
+        pytest.param([look(1, 1), look(1, 1, turn=OTHERS)], [HOLD, WAIT], Phase.WAITING, id="it-is-anothers-turn"),
+        pytest.param(
+            [look(1, 1.9), look(50.9, 1.9, turn=OTHERS), look(51, 1.9, turn=OTHERS)],
+            [HOLD, NO, WAIT],
+            Phase.WAITING,
+            id="which-may-be-over-when-the-hold-is",
+        ),
+        pytest.param([look(1, 1.9), look(51, 2, turn=OTHERS)], [HOLD, RELEASE], Phase.WATCHING, id="then-nobody-waits"),
+        pytest.param(
+            [look(1, 1), look(3, None, turn=FREE), look(51, None, turn=FREE)],
+            [HOLD, NO, RELEASE],
+            Phase.WATCHING,
+            id="i8-blind-nobody-takes-a-turn",
+        ),
+        pytest.param(
+            [look(1, 1), look(2, None, turn=OTHERS), look(51, None, turn=OTHERS)],
+            [HOLD, NO, RELEASE],
+            Phase.WATCHING,
+            id="i8-nor-waits-for-one",
+        ),
+    ],
+)
+def test_i1_who_is_held_takes_its_turn_or_waits(looks: list[Look], deeds: list[Deed], phase: Phase) -> None:
+    """Nobody is told before all who crossed are known to each other, nor while it is another's turn."""
+    done, state = trips(looks)
+
+    assert deeds == done
+    assert phase is state.phase
+
+
+WAITED = [look(0, 1), look(1, 1, turn=OTHERS)]  # waits since 1 ms; memory that does not rise is still at 51 ms
+RISEN = 1 + 8 * MiB / GB
+
+
+@pytest.mark.parametrize(
+    ("looks", "deeds", "phase"),
+    [
+        pytest.param([look(60000, 2.49, turn=OTHERS)], [NO], Phase.WAITING, id="the-turn-is-anothers"),
+        pytest.param([look(60000, 0.1, turn=OTHERS)], [NO], Phase.WAITING, id="who-sees-to-the-floor-too"),
+        pytest.param([look(2, 2.5, turn=OTHERS)], [RELEASE], Phase.WATCHING, id="released-at-resume"),
+        pytest.param([look(2, 2.5, turn=FREE)], [RELEASE], Phase.WATCHING, id="whosever-turn-it-is"),
+        pytest.param([look(2, 2, turn=FREE)], [RELEASE], Phase.WATCHING, id="the-other-has-given-back-enough"),
+        pytest.param([look(50.9, 1.99, turn=FREE)], [NO], Phase.WAITING, id="not-enough-it-may-be-on-its-way"),
+        pytest.param(
+            [look(51, 1, turn=FREE), look(51, 1, turn=MINE)],
+            [TAKE, TELL],
+            Phase.RAISING,
+            id="nothing-came-for-50-ms-one-is-chosen-anew",
+        ),
+        pytest.param(
+            [look(51, 1, turn=FREE), look(52, 1, turn=FREE), look(53, 1, turn=OTHERS)],
+            [TAKE, TAKE, NO],
+            Phase.WAITING,
+            id="and-it-was-another",
+        ),
+        pytest.param(
+            [look(40, 1.1, turn=FREE), look(89.9, 1.1, turn=FREE), look(90, 1.1, turn=FREE)],
+            [NO, NO, TAKE],
+            Phase.WAITING,
+            id="it-is-still-rising",
+        ),
+        pytest.param(
+            [look(40, 1.1, turn=OTHERS), look(89.9, 1.1, turn=FREE), look(90, 1.1, turn=FREE)],
+            [NO, NO, TAKE],
+            Phase.WAITING,
+            id="that-is-seen-before-the-turn-is-free",
+        ),
+        pytest.param(
+            [look(40, RISEN - 1e-9, turn=FREE), look(51, RISEN - 1e-9, turn=FREE)],
+            [NO, TAKE],
+            Phase.WAITING,
+            id="less-than-8-MiB-are-no-rise",
+        ),
+        pytest.param(
+            [look(40, RISEN, turn=FREE), look(89.9, RISEN, turn=FREE), look(90, RISEN, turn=FREE)],
+            [NO, NO, TAKE],
+            Phase.WAITING,
+            id="8-MiB-are-one",
+        ),
+        pytest.param(
+            [look(20, 1.005, turn=FREE), look(40, 1.01, turn=FREE), look(51, 1.01, turn=FREE), look(90, 1, turn=FREE)],
+            [NO, NO, NO, TAKE],
+            Phase.WAITING,
+            id="little-by-little-too",
+        ),
+        pytest.param(
+            [look(20, 0.1, turn=FREE), look(40, 1, turn=FREE), look(51, 1, turn=FREE)],
+            [NO, NO, TAKE],
+            Phase.WAITING,
+            id="a-fall-is-none-nor-what-makes-up-for-it",
+        ),
+        pytest.param(
+            [look(51, 0.1, turn=FREE), look(51, 0.1, turn=MINE), look(51, 0.1, turn=MINE)],
+            [TAKE, TELL, KILLED],
+            Phase.KILLING,
+            id="below-the-floor-it-is-told-first",
+        ),
+        pytest.param([look(2, 1.99)], [TELL], Phase.RAISING, id="there-is-no-board-any-more"),
+        pytest.param([look(2, 2)], [RELEASE], Phase.WATCHING, id="and-enough-is-left"),
+        pytest.param([look(51, 2, turn=MINE)], [RELEASE], Phase.WATCHING, id="nobody-is-told-above-the-watermark"),
+        pytest.param(
+            [look(50.9, None, turn=OTHERS), look(51, None, turn=OTHERS), look(52, 1)],
+            [NO, RELEASE, HOLD],
+            Phase.HOLDING,
+            id="i8-blind-nobody-waits-for-longer-than-a-hold",
+        ),
+        pytest.param(
+            [look(50.9, None, turn=FREE), look(51, None, turn=FREE)],
+            [NO, RELEASE],
+            Phase.WATCHING,
+            id="i8-nor-takes-a-turn",
+        ),
+        pytest.param([look(2, 1, epoch=0)], [RELEASE], Phase.WATCHING, id="the-trial-ended-and-gave-nothing-back"),
+        pytest.param([look(2, 1, epoch=9)], [RELEASE | HOLD], Phase.HOLDING, id="and-the-next-began"),
+        pytest.param([look(2, 1, turn=OTHERS, shielded=True)], [NO], Phase.WAITING, id="a-shield-changes-nothing"),
+    ],
+)
+def test_who_waits_goes_on_once_another_gave_back(looks: list[Look], deeds: list[Deed], phase: Phase) -> None:
+    """Or is the next to be chosen, when nothing more comes back and it was not enough."""
+    done, state = trips([*WAITED, *looks])
+
+    assert [HOLD, WAIT, *deeds] == done
+    assert phase is state.phase
+
+
+@pytest.mark.parametrize(
+    ("looks", "deeds", "phase"),
+    [
+        pytest.param([look(2, 1, turn=MINE)], [NO], Phase.RAISING, id="it-has-its-turn"),
+        pytest.param([look(2, 1, turn=OTHERS)], [RETRACT | WAIT], Phase.WAITING, id="it-is-anothers-now"),
+        pytest.param([look(2, 1, turn=FREE)], [RETRACT | WAIT], Phase.WAITING, id="or-nobodys"),
+        pytest.param([look(2, 0.1, turn=OTHERS)], [RETRACT | WAIT], Phase.WAITING, id="it-is-not-killed-either"),
+        pytest.param(
+            [look(2, 1, turn=OTHERS, shielded=True)],
+            [RETRACT | WAIT],
+            Phase.WAITING,
+            id="a-shield-has-cost-it-the-turn",
+        ),
+        pytest.param(
+            [look(101, 1, turn=MINE), look(102, 1, turn=OTHERS)],
+            [SQUEEZE, RETRACT | LIFT | WAIT],
+            Phase.WAITING,
+            id="no-longer-squeezed",
+        ),
+        pytest.param(
+            [look(2, None, turn=OTHERS), look(3, 1, turn=FREE), look(52.9, 1, turn=FREE), look(53, 1, turn=FREE)],
+            [RETRACT | WAIT, NO, NO, TAKE],
+            Phase.WAITING,
+            id="blind-what-is-seen-first-is-a-rise",
+        ),
+        pytest.param(
+            [look(5001, 1, turn=OTHERS), look(5050.9, 1, turn=FREE), look(5051, 1, turn=FREE), look(5051, 1, turn=MINE)]
+            + [look(5150.9, 1, turn=MINE), look(10050.9, 1, turn=MINE), look(10051, 1, turn=MINE)],
+            [RETRACT | WAIT, NO, TAKE, TELL, NO, SQUEEZE, KILLED],
+            Phase.KILLING,
+            id="told-again-all-its-time-begins-anew",
+        ),
+        pytest.param(
+            [look(2, 1, children=1, turn=MINE), look(3, 1, turn=FREE), look(53, 1, turn=FREE), look(53, 1, turn=MINE)]
+            + [look(54, 1, children=1, turn=MINE)],
+            [REAP, RETRACT | WAIT, TAKE, TELL, REAP],
+            Phase.RAISING,
+            id="and-its-new-children-go-too",
+        ),
+        pytest.param([look(2, 2.5, turn=OTHERS), look(3, 2.5)], [RETRACT | WAIT, RELEASE], Phase.WATCHING, id="let-go"),
+        pytest.param(
+            [look(2, 1, turn=OTHERS, leaving=True), look(9000, 0.1, turn=FREE, leaving=True), look(9001, 1, epoch=0)],
+            [NO, NO, RELEASE],
+            Phase.SETTLING,
+            id="who-is-being-left-goes-on-with-it",
+        ),
+        pytest.param(
+            [look(101, 1, turn=MINE), look(102, 1, turn=OTHERS, leaving=True), look(103, 1, epoch=0)],
+            [SQUEEZE, NO, RELEASE | LIFT],
+            Phase.SETTLING,
+            id="squeezed-as-it-was",
+        ),
+        pytest.param(
+            [look(2, 0.4, turn=MINE), look(3, 9, turn=OTHERS)],
+            [KILLED, KILLED],
+            Phase.KILLING,
+            id="what-is-decided-is-done-out-of-turn-too",
+        ),
+        pytest.param([look(2, 3, turn=OTHERS, epoch=0)], [RELEASE], Phase.SETTLING, id="it-ended-when-it-lost-it"),
+    ],
+)
+def test_i1_who_is_told_and_loses_its_turn_is_raised_in_no_more(
+    looks: list[Look], deeds: list[Deed], phase: Phase
+) -> None:
+    """A process that stood still for longer than its lease is one of many again."""
+    done, state = trips([*TOLD, *looks])
+
+    assert [HOLD, TELL, *deeds] == done
+    assert phase is state.phase
+
+
 def test_a_hold_of_nothing_tells_at_the_second_look() -> None:
     deeds, _ = trips([look(1, 1.9), look(1, 1.9)], NUMBERS._replace(hold_ns=0))
 
     assert [HOLD, TELL] == deeds
+
+
+def test_a_hold_of_nothing_gathers_all_the_same() -> None:
+    looks = [look(1, 1.9, turn=FREE), look(2.9, 1.9, turn=FREE), look(3, 1.9, turn=FREE)]
+
+    assert [HOLD, NO, TAKE] == trips(looks, NUMBERS._replace(hold_ns=0))[0]
 
 
 def test_a_squeeze_is_off_unless_asked_for() -> None:
@@ -250,6 +493,8 @@ LOOKS = st.lists(
         epoch=st.sampled_from([7, 7, 7, 7, 7, 0, 9]),
         shielded=st.sampled_from([False, False, False, True]),
         children=st.sampled_from([0, 0, 1]),
+        turn=st.sampled_from([ALONE, ALONE, ALONE, MINE, MINE, FREE, OTHERS]),
+        leaving=st.sampled_from([False, False, False, True]),
     ),
     max_size=25,
 )
@@ -264,14 +509,19 @@ def in_order(steps: Sequence[Look]) -> list[Look]:
     return looks
 
 
-@given(LOOKS)
-def test_i3_nobody_is_told_who_was_not_held_and_nobody_killed_who_was_not_told(steps: list[Look]) -> None:
+@given(LOOKS, st.booleans())
+def test_i3_nobody_is_told_who_was_not_held_and_nobody_killed_who_was_not_told(
+    steps: list[Look], granted: bool
+) -> None:
     """Each HOLD is of a trial that runs and of memory seen to be short; TELL needs HOLD, and KILL needs TELL."""
     looks = in_order(steps)
     held = told = told_ns = 0
-    for it, deed in zip(looks, trips(looks)[0], strict=True):
+    for it, deed in zip(looks, trips(looks, granted=granted)[0], strict=True):
         if deed & RELEASE:
             held = told = 0
+        if deed & RETRACT:
+            assert told
+            told = 0
         if deed & HOLD:
             assert not held
             assert it.epoch
@@ -280,7 +530,9 @@ def test_i3_nobody_is_told_who_was_not_held_and_nobody_killed_who_was_not_told(s
             held = it.epoch
         if deed & TELL:
             assert it.headroom is not None
+            assert it.headroom < MARKS.brake
             assert it.epoch == held
+            assert not told
             told, told_ns = held, it.time_ns
         if deed & KILLED:
             assert told
@@ -289,36 +541,56 @@ def test_i3_nobody_is_told_who_was_not_held_and_nobody_killed_who_was_not_told(s
             return  # from here on it is done, whatever is seen
 
 
-@given(LOOKS)
-def test_i8_a_look_that_saw_nothing_only_lets_go(steps: list[Look]) -> None:
-    """Blind, nobody is held, told, reaped or squeezed, and none killed whose end was not decided before."""
+@given(LOOKS, st.booleans())
+def test_i1_out_of_turn_nobody_is_braked(steps: list[Look], granted: bool) -> None:
+    """A turn is asked for where it is free and memory is short; only who has it, or is alone, does anything with it."""
     looks = in_order(steps)
     killed = False
-    for it, deed in zip(looks, trips(looks)[0], strict=True):
-        if it.headroom is None and not killed:
-            assert not deed & ~(RELEASE | LIFT | WAKE)
+    for it, deed in zip(looks, trips(looks, granted=granted)[0], strict=True):
+        if deed & TAKE:
+            assert it.turn is FREE
+            assert it.headroom is not None
+            assert it.headroom < MARKS.brake
+            assert bool(deed & TELL) == granted
+        elif it.turn in {FREE, OTHERS} and not killed:
+            assert not deed & (TELL | REAP | SQUEEZE | KILLED)
+        if deed & (WAIT | RETRACT):
+            assert it.turn in {FREE, OTHERS}
+            assert not it.leaving or not deed & RETRACT
         killed = killed or bool(deed & KILLED)
 
 
-@given(LOOKS)
-def test_a_hold_ends_at_the_first_look_past_its_time(steps: list[Look]) -> None:
-    """It is let go or told: nobody stands still for longer than a hold and a look."""
+@given(LOOKS, st.booleans())
+def test_i8_a_look_that_saw_nothing_only_lets_go(steps: list[Look], granted: bool) -> None:
+    """Blind, nobody is held, told, reaped or squeezed, and none killed whose end was not decided before."""
+    looks = in_order(steps)
+    killed = False
+    for it, deed in zip(looks, trips(looks, granted=granted)[0], strict=True):
+        if it.headroom is None and not killed:
+            assert not deed & ~(RELEASE | LIFT | WAKE | RETRACT | WAIT)
+            assert bool(deed & WAIT) == bool(deed & RETRACT)
+        killed = killed or bool(deed & KILLED)
+
+
+@given(LOOKS, st.booleans())
+def test_a_hold_ends_at_the_first_look_past_its_time(steps: list[Look], granted: bool) -> None:
+    """It is let go, told or waits: nobody stands still for longer than a hold and a look, but to ask for its turn."""
     looks = in_order(steps)
     since: int | None = None
-    for it, deed in zip(looks, trips(looks)[0], strict=True):
-        if since is not None and deed & (RELEASE | TELL):
+    for it, deed in zip(looks, trips(looks, granted=granted)[0], strict=True):
+        if since is not None and deed & (RELEASE | TELL | WAIT):
             since = None
-        assert since is None or it.time_ns - since < NUMBERS.hold_ns
+        assert since is None or it.time_ns - since < NUMBERS.hold_ns or (deed & TAKE and not granted)
         if deed & HOLD:
             since = it.time_ns
 
 
-@given(LOOKS)
-def test_a_squeeze_is_lifted_before_the_trial_goes_on(steps: list[Look]) -> None:
+@given(LOOKS, st.booleans())
+def test_a_squeeze_is_lifted_before_the_trial_goes_on(steps: list[Look], granted: bool) -> None:
     """It begins once, never under a shield, and nobody is let go squeezed."""
     looks = in_order(steps)
     squeezed = False
-    for it, deed in zip(looks, trips(looks)[0], strict=True):
+    for it, deed in zip(looks, trips(looks, granted=granted)[0], strict=True):
         if deed & LIFT:
             assert squeezed
             squeezed = False
@@ -326,16 +598,16 @@ def test_a_squeeze_is_lifted_before_the_trial_goes_on(steps: list[Look]) -> None
             assert not squeezed
             assert not it.shielded
             squeezed = True
-        assert not (squeezed and deed & (RELEASE | HOLD | TELL))
+        assert not (squeezed and deed & (RELEASE | HOLD | TELL | RETRACT | WAIT))
 
 
-@given(LOOKS)
-def test_children_are_killed_at_most_once_a_brake(steps: list[Look]) -> None:
+@given(LOOKS, st.booleans())
+def test_children_are_killed_at_most_once_a_brake(steps: list[Look], granted: bool) -> None:
     """Only while there are some, of a trial that was told."""
     looks = in_order(steps)
     told = reaped = False
-    for it, deed in zip(looks, trips(looks)[0], strict=True):
-        if deed & RELEASE:
+    for it, deed in zip(looks, trips(looks, granted=granted)[0], strict=True):
+        if deed & (RELEASE | RETRACT):
             told = reaped = False
         if deed & REAP:
             assert told

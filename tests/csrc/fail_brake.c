@@ -104,6 +104,18 @@ static int start_one(void)
 	return err;
 }
 
+/* What cannot be read is not known, and nothing is made up. */
+static void begin_one(void)
+{
+	int err;
+
+	spared = false;
+	err = mw_brake_begin(brake, 1);
+	spared = true;
+	CHECK_EQ(err ? MW_ABSENT : 1000 * (uint64_t)sysconf(_SC_PAGESIZE), word(mw_seat(1, MW_SEAT_START_RSS)));
+	CHECK(!err || err == -plan.error || !plan.error || brake->statm < 0);
+}
+
 /* All or nothing: where it was refused all is as it was, and nothing more is lost the next
    time, which may succeed: what is kept for a process's life need not be made again. */
 static void judge_refusal(int err, const struct mine *before)
@@ -201,6 +213,8 @@ static int run_brake(void)
 	CHECK(!sigaction(SIGURG, &action, NULL));
 	before = look_at_me();
 	err = start_one();
+	if (!err)
+		begin_one();
 	atomic_store(&told->starting, plan.seen);
 	if (err) {
 		judge_refusal(err, &before);

@@ -241,6 +241,8 @@ static inline void seat(uint64_t number, uint64_t epoch, pid_t thread, const cha
 	set(mw_seat(number, MW_SEAT_START_NS), (uint64_t)mw_now());
 	set(mw_seat(number, MW_SEAT_START_TICKS), 1);
 	set(mw_seat(number, MW_SEAT_SHIELD), 0);
+	set(mw_seat(number, MW_SEAT_LEAVING), 0);
+	CHECK_EQ(brake->statm < 0, mw_brake_begin(brake, (uint32_t)number) != 0);
 	set(mw_seat(number, MW_SEAT_EPOCH), epoch);
 	mw_brake_ring(brake);
 }
@@ -286,7 +288,10 @@ static inline struct mw_plan a_plan(void)
 			     .hold_ns = HOUR_NS,
 			     .grace_ns = HOUR_NS,
 			     .squeeze_ns = -1,
-			     .reap_ns = 250 * (int64_t)MW_MS },
+			     .reap_ns = 250 * (int64_t)MW_MS,
+			     .gather_ns = 2 * (int64_t)MW_MS,
+			     .still_ns = 50 * (int64_t)MW_MS,
+			     .rise = 8 * MIB },
 	};
 }
 

@@ -6,7 +6,7 @@
  * What ends processes is in test_brake_kill.c.  Each case has a driver, a thread that is
  * never parked, since it blocks the signal: it moves memory, waits and judges.
  *
- * links: parse.c parse_zone.c procfs.c procfs_kin.c procfs_zone.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c judge.c brake.c brake_hold.c brake_kill.c brake_look.c brake_start.c
+ * links: parse.c parse_zone.c procfs.c procfs_kin.c procfs_zone.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c judge.c brake.c brake_hold.c brake_kill.c brake_look.c brake_start.c brake_turn.c turn.c
  */
 #include <dirent.h>
 #include <sys/mman.h>
@@ -248,6 +248,8 @@ static void refusals(void)
 		{ offsetof(struct mw_plan, numbers.hold_ns), UINT64_MAX, -EINVAL },
 		{ offsetof(struct mw_plan, numbers.grace_ns), UINT64_MAX, -EINVAL },
 		{ offsetof(struct mw_plan, numbers.reap_ns), UINT64_MAX, -EINVAL },
+		{ offsetof(struct mw_plan, numbers.gather_ns), UINT64_MAX, -EINVAL },
+		{ offsetof(struct mw_plan, numbers.still_ns), UINT64_MAX, -EINVAL },
 		{ offsetof(struct mw_plan, rate), 0, -EINVAL },
 		{ offsetof(struct mw_plan, period_min_ns), 0, -EINVAL },
 		{ offsetof(struct mw_plan, period_max_ns), 1, -EINVAL },
@@ -1253,6 +1255,354 @@ static void the_last_look(void)
 	mw_board_close(place.board);
 }
 
+/* ------------------------------------------------------------ taking turns --- */
+
+/* Another worker, as far as the board shows it. */
+static struct {
+	struct place place;
+	struct mw_turn turn;
+	atomic_bool looks; /* and says that its trial is held */
+	atomic_bool ends;
+} peer;
+
+/* Ours, on the same board. */
+static struct place mine;
+
+static uint64_t token(void)
+{
+	return atomic_load(&mine.board->memory->tokens[peer.turn.token].word);
+}
+
+/* Whose slot a token names, where somebody holds it. */
+static bool is_held_by(const struct place *place)
+{
+	return token() && token() >> 58 == place->slot;
+}
+
+static bool is_renewed(uint64_t before)
+{
+	return is_held_by(&mine) && token() != before;
+}
+
+/* For as long as the next lines of a test take. */
+static void peer_keeps_it(void)
+{
+	CHECK(mw_turn_renew(&peer.turn, mw_now(), MW_LEASE_MOST_MS));
+}
+
+/* Whatever stands there, and however fast we are to take it anew. */
+static void peer_robs_it(void)
+{
+	do
+		atomic_store(&mine.board->memory->tokens[peer.turn.token].word, 0);
+	while (!mw_turn_take(&peer.turn, 1, mw_now()));
+	peer_keeps_it();
+}
+
+static void *peer_looks(void *unused)
+{
+	while (!atomic_load(&peer.ends)) {
+		struct mw_live live = { .time_ns = mw_now(), .phase = MW_BRAKE_HOLDING };
+
+		if (atomic_load(&peer.looks))
+			CHECK_EQ(0, mw_slot_set_live(mine.board, peer.place.slot, &peer.place.owner, &live));
+		poll(NULL, 0, 1);
+	}
+	return unused;
+}
+
+static void meet_peer(void)
+{
+	open_place(&mine, "turns");
+	peer.place = mine;
+	peer.place.owner.pid++;
+	peer.place.owner.generation = 0;
+	/* Nobody there is known to be dead. */
+	CHECK_EQ(0, mw_slot_claim(mine.board, "/nowhere", &peer.place.owner, INT64_MAX, &peer.place.slot));
+	CHECK(peer.place.slot != mine.slot);
+	peer.turn = (struct mw_turn){ .board = mine.board, .owner = peer.place.owner, .slot = peer.place.slot };
+	mw_turn_enter(&peer.turn, 0, 0);
+	atomic_store(&peer.looks, false);
+	CHECK_EQ(0, mw_brake_board(brake, mine.board, mine.slot, &mine.owner));
+}
+
+static void part_from_peer(void)
+{
+	CHECK_EQ(0, mw_slot_release(mine.board, peer.place.slot, &peer.place.owner));
+	CHECK_EQ(0, mw_slot_release(mine.board, mine.slot, &mine.owner));
+	mw_board_close(mine.board);
+}
+
+/* Told, it has the token and goes on having it; once its trial has ended it has not. */
+static void take_drive(void)
+{
+	uint64_t before;
+
+	meet_peer();
+	seat(0, 3, getpid(), "");
+	available(900);
+	UNTIL(word(MW_WORD_PHASE) == MW_BRAKE_HOLDING);
+	wait_for_looks(3);
+	CHECK_EQ(0, token());
+	available(500);
+	UNTIL(is_held_by(&mine));
+	UNTIL(word(MW_WORD_TOLD) == 3);
+	CHECK_EQ(3, token() >> 32 & 0xffff);
+	CHECK_EQ(0, word(MW_WORD_WAITS));
+	for (int i = 0; i < 2; i++) {
+		before = token();
+		UNTIL(is_renewed(before));
+	}
+	CHECK_EQ(0, word(MW_WORD_WAITS));
+	/* One that ran out is asked for anew: others may have waited for it. */
+	atomic_store(&mine.board->memory->tokens[peer.turn.token].word, 0);
+	UNTIL(word(MW_WORD_WAITS) == 1);
+	UNTIL(is_held_by(&mine));
+	UNTIL(word(MW_WORD_TOLD) == 3);
+	CHECK_EQ(2, word(MW_WORD_BRAKES));
+	/* But not by who is on the way out already. */
+	set(mw_seat(0, MW_SEAT_LEAVING), 1);
+	wait_for_looks(2);
+	atomic_store(&mine.board->memory->tokens[peer.turn.token].word, 0);
+	UNTIL(is_held_by(&mine));
+	CHECK_EQ(3, word(MW_WORD_TOLD));
+	CHECK_EQ(1, word(MW_WORD_WAITS));
+	available(4000);
+	unseat(0);
+	UNTIL(word(MW_WORD_PHASE) == MW_BRAKE_SETTLING);
+	UNTIL(!token());
+	/* Without a board there is nobody to ask; what was held is given back to the one before. */
+	seat(0, 5, getpid(), "");
+	available(500);
+	UNTIL(is_held_by(&mine));
+	CHECK_EQ(0, mw_brake_board(brake, NULL, 0, NULL));
+	CHECK_EQ(0, token());
+	wait_for_looks(5);
+	CHECK_EQ(5, word(MW_WORD_TOLD));
+	CHECK_EQ(1, word(MW_WORD_WAITS));
+	/* And so it is when the brake ends: see taking_turns(). */
+	CHECK_EQ(0, mw_brake_board(brake, mine.board, mine.slot, &mine.owner));
+	available(4000);
+	unseat(0);
+	UNTIL(word(MW_WORD_PHASE) == MW_BRAKE_SETTLING);
+	seat(0, 7, getpid(), "");
+	available(500);
+	UNTIL(is_held_by(&mine));
+}
+
+/* While it is another's turn the trial goes on, unless it takes more or time runs short. */
+static void wait_drive(void)
+{
+	meet_peer();
+	CHECK(mw_turn_take(&peer.turn, 1, mw_now()));
+	peer_keeps_it();
+	seat(0, 3, getpid(), "");
+	available(900);
+	UNTIL(word(MW_WORD_PHASE) == MW_BRAKE_WAITING);
+	CHECK_EQ(1, word(MW_WORD_WAITS));
+	CHECK(word(MW_WORD_WAIT_NS) >= word(MW_WORD_HELD_NS));
+	UNTIL(moves(&ticks));
+	resident(1000 + 250);
+	wait_for_looks(3);
+	UNTIL(moves(&ticks));
+	resident(1000 + 300);
+	UNTIL(stands(&ticks));
+	CHECK_EQ(MW_BRAKE_WAITING, word(MW_WORD_PHASE));
+	/* It came back: all is as before. */
+	available(1250);
+	UNTIL(word(MW_WORD_PHASE) == MW_BRAKE_WATCHING);
+	CHECK(word(MW_WORD_FREED_NS) > word(MW_WORD_WAIT_NS));
+	CHECK(!(word(MW_WORD_FLAGS) & (MW_NEWS_RAISE | MW_NEWS_HELD)));
+	UNTIL(moves(&ticks));
+	/* What it had when this wait began is what counts. */
+	peer_keeps_it();
+	available(900);
+	UNTIL(word(MW_WORD_WAITS) == 2);
+	UNTIL(moves(&ticks));
+	available(599);
+	UNTIL(stands(&ticks));
+	CHECK_EQ(0, word(MW_WORD_TOLD));
+	CHECK_EQ(0, atomic_load(&calls));
+	CHECK_EQ(MW_BRAKE_WAITING, word(MW_WORD_PHASE));
+	/* A commit that others wait for is not kept from its end. */
+	set(mw_seat(0, MW_SEAT_SHIELD), 1);
+	UNTIL(moves(&ticks));
+	set(mw_seat(0, MW_SEAT_SHIELD), 0);
+	UNTIL(stands(&ticks));
+	/* The other one has ended, and nothing came of it. */
+	mw_turn_release(&peer.turn);
+	UNTIL(word(MW_WORD_TOLD) == 3);
+	CHECK(is_held_by(&mine));
+	UNTIL(atomic_load(&calls) > 3);
+	available(4000);
+	unseat(0);
+	UNTIL(word(MW_WORD_PHASE) == MW_BRAKE_SETTLING);
+	resident(1000);
+}
+
+/* A turn that was lost is nobody's to go on with: the signal is sent no more. */
+static void lose_drive(void)
+{
+	uint64_t shots;
+	int so_far;
+
+	meet_peer();
+	seat(0, 3, getpid(), "");
+	available(900);
+	UNTIL(word(MW_WORD_TOLD) == 3);
+	UNTIL(atomic_load(&calls) > 3);
+	peer_robs_it();
+	UNTIL(word(MW_WORD_PHASE) == MW_BRAKE_WAITING);
+	CHECK_EQ(0, word(MW_WORD_TOLD));
+	CHECK_EQ(1, word(MW_WORD_WAITS));
+	CHECK(!(word(MW_WORD_FLAGS) & MW_NEWS_RAISE));
+	CHECK(disposition(SIGURG).sa_flags & SA_RESTART);
+	UNTIL(moves(&ticks));
+	shots = word(MW_WORD_SHOTS);
+	so_far = atomic_load(&calls);
+	wait_for_looks(5);
+	CHECK_EQ(shots, word(MW_WORD_SHOTS));
+	CHECK_EQ(so_far, atomic_load(&calls));
+	/* Its next turn is another brake. */
+	mw_turn_release(&peer.turn);
+	UNTIL(word(MW_WORD_TOLD) == 3);
+	CHECK_EQ(2, word(MW_WORD_BRAKES));
+	UNTIL(atomic_load(&calls) > so_far + 3);
+	/* But who is on the way out already goes on. */
+	set(mw_seat(0, MW_SEAT_LEAVING), 1);
+	wait_for_looks(2);
+	peer_robs_it();
+	wait_for_looks(5);
+	CHECK_EQ(3, word(MW_WORD_TOLD));
+	CHECK_EQ(1, word(MW_WORD_WAITS));
+	available(4000);
+	unseat(0);
+	UNTIL(word(MW_WORD_PHASE) == MW_BRAKE_SETTLING);
+	CHECK(is_held_by(&peer.place));
+}
+
+/* A shield keeps the turn only for as long as nobody else wants it. */
+static void yield_drive(void)
+{
+	pthread_t id;
+	uint64_t before;
+
+	meet_peer();
+	atomic_store(&peer.ends, false);
+	CHECK_EQ(0, pthread_create(&id, NULL, peer_looks, NULL));
+	seat(0, 3, getpid(), "");
+	available(900);
+	UNTIL(word(MW_WORD_TOLD) == 3);
+	set(mw_seat(0, MW_SEAT_SHIELD), 1);
+	wait_for_looks(2);
+	for (int i = 0; i < 2; i++) {
+		UNTIL(is_held_by(&mine));
+		before = token();
+		UNTIL(is_renewed(before));
+	}
+	CHECK_EQ(0, word(MW_WORD_WAITS));
+	atomic_store(&peer.looks, true);
+	UNTIL(word(MW_WORD_PHASE) == MW_BRAKE_WAITING);
+	CHECK_EQ(0, word(MW_WORD_TOLD));
+	UNTIL(mw_turn_take(&peer.turn, 1, mw_now()) || mw_turn_left_ms(&peer.turn, mw_now()) > 0);
+	peer_keeps_it();
+	UNTIL(moves(&ticks));
+	CHECK_EQ(MW_BRAKE_WAITING, word(MW_WORD_PHASE));
+	atomic_store(&peer.ends, true);
+	CHECK_EQ(0, pthread_join(id, NULL));
+	available(4000);
+	UNTIL(word(MW_WORD_PHASE) == MW_BRAKE_WATCHING);
+	unseat(0);
+}
+
+static void taking_turns(void)
+{
+	static void (*const drivers[])(void) = { take_drive, wait_drive, lose_drive, yield_drive };
+
+	for (size_t i = 0; i < COUNT(drivers); i++) {
+		struct mw_plan plan = a_plan();
+
+		/* The first one sees it held before it is told. */
+		plan.numbers.hold_ns = i ? 0 : HOUR_NS;
+		run(&plan, spin, drivers[i]);
+		/* Whatever it was at when it was stopped. */
+		CHECK(!is_held_by(&mine));
+		part_from_peer();
+	}
+}
+
+/* What a trial began with, and the most that it has had since. */
+static void peaks(void)
+{
+	static const uint32_t none[] = { MW_SEATS, UINT32_MAX };
+	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	struct mw_plan plan = a_plan();
+
+	available(4000);
+	resident(1000);
+	start(&plan);
+	CHECK_EQ(0, mw_brake_begin(brake, 2));
+	CHECK_EQ(1000 * page, word(mw_seat(2, MW_SEAT_START_RSS)));
+	/* Of a machine that is made up the kernel knows no maximum. */
+	CHECK_EQ(0, word(mw_seat(2, MW_SEAT_START_PEAK)));
+	CHECK_EQ(1000 * page, mw_brake_peak(brake, 2));
+	resident(3000);
+	UNTIL(mw_brake_peak(brake, 2) == (int64_t)(3000 * page));
+	resident(2000);
+	wait_for_looks(2);
+	CHECK_EQ(3000 * page, mw_brake_peak(brake, 2));
+	CHECK_EQ(0, mw_brake_begin(brake, 3));
+	CHECK_EQ(2000 * page, word(mw_seat(3, MW_SEAT_START_RSS)));
+	CHECK_EQ(2000 * page, mw_brake_peak(brake, 3));
+	/* One that cannot be told is not known, and no peak is made up. */
+	write_file("proc/self/statm", "x\n");
+	CHECK_EQ(-EBADMSG, mw_brake_begin(brake, 2));
+	CHECK_EQ(MW_ABSENT, word(mw_seat(2, MW_SEAT_START_RSS)));
+	CHECK_EQ(-ENODATA, mw_brake_peak(brake, 2));
+	resident(1000);
+	for (size_t i = 0; i < COUNT(none); i++) {
+		CHECK_EQ(-EINVAL, mw_brake_begin(brake, none[i]));
+		CHECK_EQ(-EINVAL, mw_brake_peak(brake, none[i]));
+	}
+	stop();
+	CHECK_EQ(-EINVAL, mw_brake_begin(NULL, 0));
+	CHECK_EQ(-EINVAL, mw_brake_peak(NULL, 0));
+	CHECK_EQ(-ESHUTDOWN, mw_brake_begin(brake, 0));
+	CHECK_EQ(-ESHUTDOWN, mw_brake_peak(brake, 0));
+}
+
+/* Of this machine it does: also what comes and goes between two looks. */
+static void a_peak_between_looks(void)
+{
+	enum { SIZE = 256 << 20 };
+	struct mw_plan plan = a_plan();
+	struct rusage usage;
+	int64_t peak;
+	char *memory;
+
+	plan.root = "/";
+	plan.period_max_ns = HOUR_NS;
+	plan.period_min_ns = HOUR_NS;
+	start(&plan);
+	UNTIL(word(MW_WORD_LOOK_NS));
+	CHECK_EQ(0, mw_brake_begin(brake, 0));
+	CHECK(word(mw_seat(0, MW_SEAT_START_RSS)) > 0);
+	CHECK(word(mw_seat(0, MW_SEAT_START_PEAK)) > 0);
+	CHECK(mw_brake_peak(brake, 0) >= (int64_t)word(mw_seat(0, MW_SEAT_START_RSS)));
+	/* Above what this process has ever had. */
+	memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	CHECK(memory != MAP_FAILED);
+	CHECK(!munmap(memory, SIZE));
+	CHECK(!getrusage(RUSAGE_SELF, &usage));
+	peak = mw_brake_peak(brake, 0);
+	CHECK(peak >= SIZE);
+	CHECK_EQ(usage.ru_maxrss * 1024, peak);
+	/* The next trial does not inherit it. */
+	CHECK_EQ(0, mw_brake_begin(brake, 1));
+	CHECK(mw_brake_peak(brake, 1) < peak);
+	stop();
+}
+
 /* ---------------------------------------------------------------- figures --- */
 
 /* The 99th of a hundred gaps is told to within a quarter, and never above the longest. */
@@ -1366,6 +1716,9 @@ int main(int argc, char **argv)
 		{ "forking", forking },
 		{ "the_board", the_board },
 		{ "the_last_look", the_last_look },
+		{ "taking_turns", taking_turns },
+		{ "peaks", peaks },
+		{ "a_peak_between_looks", a_peak_between_looks },
 		{ "gaps", gaps },
 		{ "stack", stack },
 	};

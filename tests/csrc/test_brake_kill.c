@@ -5,7 +5,7 @@
  * Each case is a child with a brake of its own, a worker, whose stderr we hold.  Its children
  * become ours when it dies, so we see how they end.
  *
- * links: parse.c parse_zone.c procfs.c procfs_kin.c procfs_zone.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c judge.c brake.c brake_hold.c brake_kill.c brake_look.c brake_start.c
+ * links: parse.c parse_zone.c procfs.c procfs_kin.c procfs_zone.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c judge.c brake.c brake_hold.c brake_kill.c brake_look.c brake_start.c brake_turn.c turn.c
  */
 #include <sched.h>
 #include <sys/mman.h>
@@ -323,14 +323,16 @@ static void cross_with_a_board(void)
 	sleep_on();
 }
 
-/* Who looks at the board finds what it died of, and at which trial. */
+/* Who looks at the board finds what it died of, and at which trial; and has to wait until what
+   it held has come back. */
 static void the_board(void)
 {
+	struct mw_turn turn = { .slot = MW_SLOTS - 1 };
 	struct mw_record records[64];
 	struct mw_board *board;
 	struct mw_owner owner;
 	struct mw_live live;
-	uint64_t from = 0, last = 0;
+	uint64_t from = 0, last = 0, token;
 	char folder[300];
 	struct ended ended;
 	int n;
@@ -350,6 +352,13 @@ static void the_board(void)
 			if (records[i].kind == MW_RECORD_MARK)
 				last = records[i].rss;
 	CHECK_EQ(MW_BRAKE_KILLING, last);
+	turn.board = board;
+	mw_turn_enter(&turn, 0, 0);
+	token = atomic_load(&board->memory->tokens[turn.token].word);
+	CHECK_EQ(0, token >> 58);
+	CHECK_EQ((uint32_t)((uint64_t)live.time_ns / MW_MS + MW_LEASE_DEAD_MS), (uint32_t)token);
+	CHECK_EQ(MW_TURN_OTHERS, mw_turn_look(&turn, live.time_ns + MW_LEASE_DEAD_MS * (int64_t)MW_MS));
+	CHECK_EQ(MW_TURN_FREE, mw_turn_look(&turn, live.time_ns + (MW_LEASE_DEAD_MS + 1) * (int64_t)MW_MS));
 	mw_board_close(board);
 }
 

@@ -21,6 +21,9 @@ enum {
 	LIFT = MW_DO_LIFT,
 	KILL = MW_DO_KILL,
 	WAKE = MW_DO_WAKE,
+	TAKE = MW_DO_TAKE,
+	WAIT = MW_DO_WAIT,
+	RETRACT = MW_DO_RETRACT,
 	OFF = MW_BRAKE_OFF,
 	WATCHING = MW_BRAKE_WATCHING,
 	HOLDING = MW_BRAKE_HOLDING,
@@ -28,6 +31,11 @@ enum {
 	SQUEEZING = MW_BRAKE_SQUEEZING,
 	KILLING = MW_BRAKE_KILLING,
 	SETTLING = MW_BRAKE_SETTLING,
+	WAITING = MW_BRAKE_WAITING,
+	ALONE = MW_TURN_ALONE,
+	FREE = MW_TURN_FREE,
+	MINE = MW_TURN_MINE,
+	OTHERS = MW_TURN_OTHERS,
 };
 
 static const struct mw_numbers numbers = {
@@ -40,6 +48,9 @@ static const struct mw_numbers numbers = {
 	.grace_ns = 5000LL * MS,
 	.squeeze_ns = 100 * MS,
 	.reap_ns = 250 * MS,
+	.gather_ns = 2 * MS,
+	.still_ns = 40 * MS,
+	.rise = 10,
 };
 
 /* One look and what must come of it; `ms` and `headroom` stand for themselves. */
@@ -228,6 +239,162 @@ static void test_raising(void)
 	judge("at_once", &other, at_once, COUNT(at_once));
 }
 
+/* The same where there are other workers: trial 7 throughout, unless it has ended. */
+struct turn_row {
+	int64_t ms;
+	uint64_t headroom;
+	uint32_t turn;
+	uint32_t deeds;
+	uint64_t phase;
+	enum { RUNS, SHIELDED, LEAVING, ENDED } it;
+};
+
+static void judge_turns(const char *name, const struct turn_row *rows, size_t n)
+{
+	struct mw_numbers with = numbers;
+	struct mw_judgment state = { 0 };
+	int before = check_failures();
+
+	with.squeeze_ns = 20 * MS;
+	for (size_t i = 0; i < n; i++) {
+		struct mw_look look = {
+			.time_ns = rows[i].ms * MS,
+			.headroom = rows[i].headroom,
+			.rss = MW_ABSENT,
+			.epoch = rows[i].it == ENDED ? 0 : 7,
+			.shielded = rows[i].it == SHIELDED,
+			.leaving = rows[i].it == LEAVING,
+			.turn = rows[i].turn,
+		};
+
+		CHECK_EQ(rows[i].deeds, mw_judge(&with, &state, &look));
+		CHECK_EQ(rows[i].phase, state.phase);
+		if (check_failed != before) {
+			fprintf(stderr, "... in row %zu of %s\n", i, name);
+			return;
+		}
+	}
+}
+
+#define JUDGE_TURNS(rows) judge_turns(#rows, rows, COUNT(rows))
+
+static void test_turns(void)
+{
+	/* Asked for until it is had; urgent, once those who cross together know each other. */
+	static const struct turn_row taken[] = {
+		{ 1, 199, ALONE, HOLD, HOLDING, RUNS },
+		{ 2, 199, FREE, 0, HOLDING, RUNS },
+		{ 50, 125, FREE, 0, HOLDING, RUNS },
+		{ 51, 199, FREE, TAKE, HOLDING, RUNS },
+		{ 52, 199, FREE, TAKE, HOLDING, RUNS },
+		{ 52, 199, MINE, TELL, RAISING, RUNS },
+	};
+	static const struct turn_row urgent[] = {
+		{ 1, 124, ALONE, HOLD, HOLDING, RUNS },
+		{ 1, 124, FREE, 0, HOLDING, RUNS },
+		{ 2, 124, FREE, 0, HOLDING, RUNS },
+		{ 3, 124, FREE, TAKE, HOLDING, RUNS },
+		{ 3, 124, MINE, TELL, RAISING, RUNS },
+	};
+	/* It was another's all along: let go once that one has ended, and memory is back. */
+	static const struct turn_row freed[] = {
+		{ 1, 199, ALONE, HOLD, HOLDING, RUNS },
+		{ 50, 199, OTHERS, 0, HOLDING, RUNS },
+		{ 51, 199, OTHERS, WAIT, WAITING, RUNS },
+		{ 900, 10, OTHERS, 0, WAITING, RUNS },
+		{ 901, 249, OTHERS, 0, WAITING, RUNS },
+		{ 902, 250, OTHERS, RELEASE, WATCHING, RUNS },
+		{ 903, 199, ALONE, HOLD, HOLDING, RUNS },
+		{ 904, 124, OTHERS, WAIT, WAITING, RUNS },
+		{ 905, 200, OTHERS, 0, WAITING, RUNS },
+		{ 906, 200, FREE, RELEASE, WATCHING, RUNS },
+	};
+	/* While it rises by what counts nobody else is chosen; then it is chosen anew. */
+	static const struct turn_row rising[] = {
+		{ 1, 124, ALONE, HOLD, HOLDING, RUNS },
+		{ 2, 100, OTHERS, WAIT, WAITING, RUNS },
+		{ 41, 109, OTHERS, 0, WAITING, RUNS },
+		{ 41, 110, FREE, 0, WAITING, RUNS },
+		{ 80, 119, FREE, 0, WAITING, RUNS },
+		{ 80, 60, FREE, 0, WAITING, RUNS },
+		{ 81, 119, FREE, TAKE, WAITING, RUNS },
+		{ 82, 120, FREE, 0, WAITING, RUNS },
+		{ 121, 129, FREE, 0, WAITING, RUNS },
+		{ 122, 129, FREE, TAKE, WAITING, RUNS },
+		{ 122, 129, MINE, TELL, RAISING, RUNS },
+	};
+	/* Who is alone by now waits for nobody. */
+	static const struct turn_row alone[] = {
+		{ 1, 124, ALONE, HOLD, HOLDING, RUNS },
+		{ 2, 100, OTHERS, WAIT, WAITING, RUNS },
+		{ 3, 100, ALONE, TELL, RAISING, RUNS },
+	};
+	/* Blind, it neither takes nor waits for ever. */
+	static const struct turn_row blind[] = {
+		{ 1, 124, ALONE, HOLD, HOLDING, RUNS },
+		{ 2, 100, OTHERS, WAIT, WAITING, RUNS },
+		{ 51, MW_ABSENT, FREE, 0, WAITING, RUNS },
+		{ 52, MW_ABSENT, FREE, RELEASE, WATCHING, RUNS },
+	};
+	static const struct turn_row ended[] = {
+		{ 1, 124, ALONE, HOLD, HOLDING, RUNS },
+		{ 2, 100, OTHERS, WAIT, WAITING, RUNS },
+		{ 3, 100, OTHERS, RELEASE, WATCHING, ENDED },
+	};
+	/* Lost while it is told: nothing is raised any more, until its next turn. */
+	static const struct turn_row lost[] = {
+		{ 1, 124, ALONE, HOLD, HOLDING, RUNS },
+		{ 3, 100, MINE, TELL, RAISING, RUNS },
+		{ 22, 100, MINE, 0, RAISING, RUNS },
+		{ 22, 100, OTHERS, RETRACT | WAIT, WAITING, RUNS },
+		{ 61, 10, FREE, 0, WAITING, RUNS },
+		{ 62, 10, FREE, TAKE, WAITING, RUNS },
+		{ 62, 100, MINE, TELL, RAISING, RUNS },
+		{ 81, 100, MINE, 0, RAISING, RUNS },
+		{ 82, 100, MINE, SQUEEZE, SQUEEZING, RUNS },
+		{ 83, 100, FREE, RETRACT | LIFT | WAIT, WAITING, RUNS },
+		{ 84, 250, FREE, RELEASE, WATCHING, RUNS },
+	};
+	/* Lost in the look that finds it below the floor: another worker has the turn. */
+	static const struct turn_row below[] = {
+		{ 1, 124, ALONE, HOLD, HOLDING, RUNS },
+		{ 3, 100, MINE, TELL, RAISING, RUNS },
+		{ 4, 49, OTHERS, RETRACT | WAIT, WAITING, RUNS },
+		{ 5, 49, MINE, TELL, RAISING, RUNS },
+		{ 6, 49, MINE, KILL, KILLING, RUNS },
+	};
+	/* What is raised already goes on: it is the way out. */
+	static const struct turn_row leaving[] = {
+		{ 1, 124, ALONE, HOLD, HOLDING, RUNS },
+		{ 3, 100, MINE, TELL, RAISING, RUNS },
+		{ 4, 100, OTHERS, 0, RAISING, LEAVING },
+		{ 5, 100, FREE, 0, RAISING, LEAVING },
+		{ 6, 100, OTHERS, RELEASE, SETTLING, ENDED },
+	};
+	/* Whoever is blind has lost it all the same. */
+	static const struct turn_row blind_lost[] = {
+		{ 1, 124, ALONE, HOLD, HOLDING, RUNS },
+		{ 3, 100, MINE, TELL, RAISING, RUNS },
+		{ 4, MW_ABSENT, OTHERS, RETRACT | WAIT, WAITING, SHIELDED },
+		{ 5, 9, OTHERS, 0, WAITING, SHIELDED },
+		{ 44, 19, FREE, 0, WAITING, SHIELDED },
+		{ 83, 9, FREE, 0, WAITING, SHIELDED },
+		{ 84, 9, FREE, TAKE, WAITING, SHIELDED },
+	};
+
+	JUDGE_TURNS(taken);
+	JUDGE_TURNS(urgent);
+	JUDGE_TURNS(freed);
+	JUDGE_TURNS(rising);
+	JUDGE_TURNS(alone);
+	JUDGE_TURNS(blind);
+	JUDGE_TURNS(ended);
+	JUDGE_TURNS(lost);
+	JUDGE_TURNS(below);
+	JUDGE_TURNS(leaving);
+	JUDGE_TURNS(blind_lost);
+}
+
 static void test_rss(void)
 {
 	static const struct {
@@ -292,6 +459,7 @@ int main(void)
 	test_watching();
 	test_holding();
 	test_raising();
+	test_turns();
 	test_rss();
 	test_victim();
 	return check_failures() != 0;

@@ -379,14 +379,14 @@ static void test_reuse(void)
 	uint64_t started = start_of(child);
 
 	/* Without a pidfd the start time decides, just before the kill. */
-	list[0] = (struct mw_kin){ child, -1, started - 1 };
+	list[0] = (struct mw_kin){ child, -1, started - 1, 0 };
 	CHECK_EQ(0, mw_kin_kill(list, MAX, 0));
 	list[0].start_time = started + 1;
 	CHECK_EQ(0, mw_kin_kill(list, MAX, 0));
 	CHECK(alive(child));
 	/* The descriptor of who had it before is closed, not kept for the new one. */
 	CHECK(!pipe(pipes));
-	list[0] = (struct mw_kin){ child, pipes[0], started - 1 };
+	list[0] = (struct mw_kin){ child, pipes[0], started - 1, 0 };
 	CHECK_EQ(1, mw_kin_find(list, MAX));
 	check_list(list, 1);
 	CHECK_EQ(started, list[0].start_time);

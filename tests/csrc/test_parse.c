@@ -336,6 +336,35 @@ static void test_stat(void)
 	CHECK_EQ(5, out.stat.start_time);
 }
 
+/* What a process holds stands behind the rest: where it cannot be had, the rest is good. */
+static void test_stat_rss(void)
+{
+	static const struct {
+		struct text text;
+		uint64_t rss_pages;
+	} rows[] = {
+		{T("1 (x) S 1 " FIELDS "337 158306304 31963 99\n"), 31963},
+		{T("1 (x) S 1 " FIELDS "337 0 0 99\n"), 0},
+		{T("1 (x) S 1 " FIELDS "337 18446744073709551615 18446744073709551614 99\n"), UINT64_MAX - 1},
+		{T("1 (x) S 1 " FIELDS "337 \n"), MW_ABSENT},
+		{T("1 (x) S 1 " FIELDS "337 158306304\n"), MW_ABSENT},
+		{T("1 (x) S 1 " FIELDS "337 158306304 \n"), MW_ABSENT},
+		{T("1 (x) S 1 " FIELDS "337 158306304 31963"), MW_ABSENT},
+		{T("1 (x) S 1 " FIELDS "337 158306304 31963\n"), MW_ABSENT},
+		{T("1 (x) S 1 " FIELDS "337 158306304 -1 99\n"), MW_ABSENT},
+		{T("1 (x) S 1 " FIELDS "337 x 31963 99\n"), MW_ABSENT},
+		{T("1 (x) S 1 " FIELDS "337 158306304 18446744073709551616 99\n"), MW_ABSENT},
+	};
+
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		union answer out = { 0 };
+
+		CHECK_EQ(0, parse(STAT, rows[i].text, NULL, &out));
+		CHECK_EQ(337, out.stat.start_time);
+		CHECK_EQ(rows[i].rss_pages, out.stat.rss_pages);
+	}
+}
+
 static void test_numbers(void)
 {
 	static const struct sample samples[] = {
@@ -626,13 +655,15 @@ static int same(enum parser parser, const union answer *a, const union answer *b
 	/* The one struct with padding in it. */
 	if (parser == STAT)
 		return a->stat.pid == b->stat.pid && a->stat.ppid == b->stat.ppid &&
-		       a->stat.state == b->stat.state && a->stat.start_time == b->stat.start_time;
+		       a->stat.state == b->stat.state && a->stat.start_time == b->stat.start_time &&
+		       a->stat.rss_pages == b->stat.rss_pages;
 	return memcmp(a, b, sizeof(*a)) == 0;
 }
 
 /*
  * Every beginning of a good text gives an error or the whole text's answer.  What
- * a cut at the end of a line must hide is hidden as unknown: swap, and `full`.
+ * a cut at the end of a line must hide is hidden as unknown: swap, and `full`; and so is
+ * what stands behind a space: the resident size.
  */
 static void test_cuts(void)
 {
@@ -645,7 +676,7 @@ static void test_cuts(void)
 		 T(MEM "MemAvailable:  5000 kB\nCached: 7 kB\n" SWAP "Shmem: 5 kB\n"), NULL},
 		{KB, T("x [rollup]\nRss: 5 kB\nPss: 123 kB\nPss_Dirty: 1 kB\n"), "Pss"},
 		{STATM, T("38649 31963 158 122 0 38476 0\n"), NULL},
-		{STAT, T("109 (ev) R 1 (il) S 1 " FIELDS "337 158306304 31963\n"), NULL},
+		{STAT, T("109 (ev) R 1 (il) S 1 " FIELDS "337 158306304 31963 99\n"), NULL},
 		{U64, T("134217728\n"), NULL},
 		{I64, T("-1000\n"), NULL},
 		{LIMIT, T("max\n"), NULL},
@@ -685,6 +716,8 @@ static void test_cuts(void)
 				cut.pressure.full_avg10 = whole.pressure.full_avg10;
 				cut.pressure.full_total_us = whole.pressure.full_total_us;
 			}
+			if (good[i].parser == STAT && cut.stat.rss_pages == MW_ABSENT)
+				cut.stat.rss_pages = whole.stat.rss_pages;
 			CHECK(same(good[i].parser, &whole, &cut));
 		}
 	}
@@ -696,6 +729,7 @@ int main(void)
 	test_kb();
 	test_statm();
 	test_stat();
+	test_stat_rss();
 	test_numbers();
 	test_memory_stat();
 	test_pressure();

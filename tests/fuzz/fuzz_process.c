@@ -34,6 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (!mw_parse_stat(text, size - 1, &cut_stat)) {
 			CLAIM(stat.start_time == cut_stat.start_time &&
 			      stat.state == cut_stat.state);
+			CLAIM(cut_stat.rss_pages == MW_ABSENT || cut_stat.rss_pages == stat.rss_pages);
 		}
 	}
 	free(text);
