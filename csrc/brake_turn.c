@@ -12,14 +12,28 @@ static bool has_board(const struct mw_brake *brake)
 	return brake->turn.board && !mw_board_broken(brake->turn.board);
 }
 
+/* How long memory that was given back may take to show, at most: model.py's SETTLE. */
+#define SETTLE_NS (2000 * (int64_t)MW_MS)
+
+/* Nothing comes of it for now, or for ever: a shield is up, headroom cannot be told, or who is
+   being left does not come out of that (a __del__ that hangs). */
+static bool is_stuck(const struct mw_brake *brake, const struct mw_look *look)
+{
+	if (look->headroom == MW_ABSENT)
+		return true;
+	if (look->leaving)
+		return look->time_ns - brake->state.told_ns > brake->numbers.grace_ns + SETTLE_NS;
+	return look->shielded;
+}
+
 /*
- * Who is told goes on having the turn, except under a shield while others wait for it.
+ * Who is told goes on having the turn, but for one that is stuck while others wait for it.
  * One that ran out, because this process was stopped for long, is not taken anew without
  * being asked for again: the trial has had no time to end, either.
  */
 static uint32_t keep(struct mw_brake *brake, uint32_t whose, const struct mw_look *look)
 {
-	if (look->shielded && !look->leaving &&
+	if (is_stuck(brake, look) &&
 	    mw_turn_wanted(&brake->turn, brake->live.bind_dev, brake->live.bind_ino, look->time_ns))
 		return whose;
 	if (whose == MW_TURN_FREE && look->leaving)

@@ -10,6 +10,7 @@ import os
 import sys
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -270,7 +271,11 @@ def guard(fn: Any = None, /, *, label: _Text = None, parameters: _Text = None, k
             return it if isinstance(it, str) else it(*args, **kwargs)
 
         def said() -> str:
-            return describe(args, kwargs) if parameters is None else text(parameters)
+            # By then the trial is over, and what it was called with is the least that must not be lost with it.
+            with suppress(Exception):
+                if parameters is not None:
+                    return text(parameters)
+            return describe(args, kwargs)
 
         trial = _begin(text(name), "" if key is None else text(key))
         if trial is None:

@@ -317,6 +317,7 @@ def test_a_label_is_text_or_made_of_the_arguments(machine: Machine, label: Any, 
         ("batch=512", "batch=512"),
         ("", ""),
         (lambda text, *, number: f"{text}, {number + 1}", "some text, 8"),
+        pytest.param(lambda *_, **__: 1 // 0, "'some text', number=7", id="made-of-nothing"),
     ],
 )
 def test_parameters_are_text_or_made_of_the_arguments(machine: Machine, parameters: Any, said: str) -> None:
