@@ -8,6 +8,7 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any, Self
 
 from ._native import ffi, lib
@@ -60,6 +61,15 @@ def _self() -> tuple[Any, Any]:
     if code := lib.mw_self(owner, boot):
         raise BoardError(f"cannot tell who this process is ({why(code)}): is /proc mounted?")
     return owner, boot
+
+
+@cache
+def _space() -> int:
+    """Our pid namespace, which a process keeps."""
+    return int(_self()[0].pid_namespace)
+
+
+os.register_at_fork(after_in_child=_space.cache_clear)
 
 
 def default_folder() -> str:
@@ -240,14 +250,16 @@ class Board:
 
     def _slots(self, wanted: int) -> Iterator[Slot]:
         mapping = self._mapped()
-        space = _self()[0].pid_namespace
+        space, stale = _space(), nanoseconds(STALE)
+        owner = None
         for number in range(lib.MW_SLOTS):
-            owner = ffi.new("struct mw_owner *")
+            owner = owner or ffi.new("struct mw_owner *")
             if lib.mw_slot_owner(mapping.handle, number, owner):
                 continue
-            if lib.mw_slot_alive(mapping.handle, number, owner, b"/", space, nanoseconds(STALE)) != wanted:
+            if lib.mw_slot_alive(mapping.handle, number, owner, b"/", space, stale) != wanted:
                 continue
             place = place_of(mapping, number, owner)
+            owner = None  # it is the place's from now on
             ours = self.slot
             yield ours if ours is not None and ours.place.claim == place.claim else Slot(place)
 

@@ -219,11 +219,12 @@ def _begin(label: str, key: str = "") -> Trial | None:
     owner = _running()
     if owner is None:
         return None
+    number = key_of(key) if key else 0
     if get_ident() in owner.trials:
         check()
     else:
-        owner.admit(escape(label))
-    return Trial(owner, label, key_of(key) if key else 0)
+        owner.admit(escape(label), number)
+    return Trial(owner, label, number)
 
 
 # ------------------------------------------------------------------------ public names ---

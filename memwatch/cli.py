@@ -1,4 +1,4 @@
-"""The command line: memwatch doctor."""
+"""The command line: memwatch doctor | reap."""
 
 import argparse
 import os
@@ -6,12 +6,26 @@ import sys
 from collections.abc import Sequence
 
 from .errors import MemwatchError
+from .units import parse_duration
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from . import doctor
 
     return doctor.main(arguments.json)
+
+
+def _reap(arguments: argparse.Namespace) -> int:
+    from . import reaping
+
+    return reaping.main(arguments.storage, arguments.study, arguments.unowned, arguments.dry_run)
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,6 +44,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--json", action="store_true", help="for programs: every number that was read, in bytes")
     doctor.set_defaults(run=_doctor)
+    reap = commands.add_parser(
+        "reap",
+        help="marks trials of Optuna failed whose workers have died",
+        description="Marks trials of Optuna failed whose workers have died, and says why. Those of workers that live, "
+        "or that cannot be seen from here, are left alone. A worker that goes on does the same at its next trial; this "
+        "is for when none does.",
+    )
+    reap.add_argument(
+        "--storage", required=True, metavar="URL", help="as Optuna takes it (sqlite:///study.db), or a journal's path"
+    )
+    reap.add_argument("--study", metavar="NAME", help="only this one")
+    reap.add_argument(
+        "--unowned",
+        type=_duration,
+        metavar="DURATION",
+        help="fail also trials of which nobody is known to run them, once they have run for so long (as 2h)",
+    )
+    reap.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    reap.set_defaults(run=_reap)
     return parser
 
 

@@ -63,6 +63,10 @@ class EmergencyBrake(MemwatchError, MemoryError):
     def __str__(self) -> str:
         return str(self.args[0])
 
+    def __repr__(self) -> str:
+        """Without the numbers: frameworks log it as the reason of a failure."""
+        return f"{type(self).__name__}({self.args[0]!r})"
+
     @property
     def label(self) -> str:
         """The trial, as "Trial #42"."""

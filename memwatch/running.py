@@ -284,6 +284,15 @@ class Running:
             work.words.tainted = self.tainted
             slot.set_words(work)
 
+    def write_waiting(self, label: str, key: int) -> None:
+        """A trial that was begun elsewhere, and that nobody would know of if this worker were killed now."""
+        if self.slot is None or self.trials:
+            return
+        with self.lock, suppress(BoardError):
+            self.work.say(label, "waits for memory", self.work_epoch + 1)
+            self.work.words.key = key
+            self.slot.set_words(self.work)
+
     def say_once(self, about: str, level: str, message: str) -> None:
         if about not in self.said:
             self.said.add(about)
@@ -304,9 +313,9 @@ class Running:
             return None if seen == UNKNOWN else seen
         return self.sampler.headroom()
 
-    def admit(self, label: str) -> None:
+    def admit(self, label: str, key: int = 0) -> None:
         """
-        Waits until a trial may begin.
+        Waits until a trial may begin. If it has to, the board says whose *key* it is that waits.
 
         Raises:
             NotAdmitted: Memory did not come back in time.
@@ -325,9 +334,11 @@ class Running:
             if admission is policy.Admission.ADMIT:
                 return
             if admission is policy.Admission.REFUSE:
+                self.write_work(None)
                 raise NotAdmitted(f"{label} {policy.refusal(self.marks, waited, headroom)}")
             if not told:
                 told = True
+                self.write_waiting(label, key)
                 tell(
                     "warning",
                     f"{label} waits for memory: available {format_size(headroom)}, begins above "

@@ -963,6 +963,28 @@ def test_a_trial_waits_for_memory(machine: Machine, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.slow
+def test_a_trial_that_waits_is_on_the_board(machine: Machine) -> None:
+    """Killed there, its worker would leave behind a trial that nobody knows to have been its own."""
+    machine.start(admit_timeout=0.2)
+    machine.low()
+    until(lambda: running.current is not None and running.current.headroom() == AVAILABLE["low"])
+    seen = []
+
+    def watch() -> None:
+        until(lambda: machine.work().key)
+        seen.append((machine.work().label, machine.work().detail, machine.work().key))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with pytest.raises(memwatch.NotAdmitted):
+        memwatch.guard(pytest.fail, label="Trial #42", key="study|42")("it ran")
+    watcher.join()
+
+    assert [("Trial #42", "waits for memory", key_of("study|42"))] == seen
+    assert ("", 0) == (machine.work().label, machine.work().key)
+
+
+@pytest.mark.slow
 def test_a_trial_that_waited_too_long_is_not_begun(machine: Machine) -> None:
     """It says so plainly, and it is a MemoryError."""
     machine.start(admit_timeout=0.1)

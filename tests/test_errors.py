@@ -41,6 +41,11 @@ def test_f68_a_brake_travels_whole(travel: Callable[[EmergencyBrake], EmergencyB
     assert STATE == state(there)
 
 
+def test_a_brake_is_logged_without_its_numbers() -> None:
+    """Optuna logs the repr of what ended a trial: eleven values there hide the one that matters."""
+    assert "EmergencyBrake('it was too much')" == repr(EmergencyBrake("it was too much", **STATE))  # type: ignore[arg-type]
+
+
 END = f"from memwatch.errors import EmergencyBrake; raise EmergencyBrake('it was too much', **{STATE!r})"
 
 

@@ -14,18 +14,21 @@ PACKAGE = REPO / "memwatch"
 FLOORS = {
     0: {"model", "units", "errors"},
     1: {"policy", "lifecycle", "trend", "findings"},
-    2: {"sampler", "pure", "board", "slot", "sinks", "config"},
+    2: {"sampler", "pure", "board", "slot", "identity", "sinks", "config"},
     3: {"brake", "trials", "running", "clerk", "raising", "giveback", "watchdog"},
-    4: {"integrations", "replay", "leaks", "testing", "doctor", "measuring", "measuring_brake", "measuring_cost"},
-    5: {"cli", "bench", "bench_brake", "bench_common"},
+    4: {
+        *{"integrations", "replay", "leaks", "testing", "doctor"},
+        *{"measuring", "measuring_brake", "measuring_cost", "measuring_workers"},
+    },
+    5: {"cli", "reaping", "bench", "bench_brake", "bench_common", "bench_workers"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 # What the core may not do: it is told the time, and others act.
 IMPURE = {"os", "time", "signal", "threading", "logging", "_native", "subprocess", "socket"}
 # measuring times the C itself, and what a user would write without memwatch.
-NATIVE = {"sampler", "board", "slot", "brake", "trials", "running", "clerk", "giveback", "replay", "leaks"}
-NATIVE |= {"measuring", "measuring_brake", "measuring_cost"}
+NATIVE = {"sampler", "board", "slot", "identity", "brake", "trials", "running", "clerk", "giveback", "replay", "leaks"}
+NATIVE |= {"measuring", "measuring_brake", "measuring_cost", "measuring_workers"}
 LIGHT_ON_FLOOR = {"cffi", "_cffi_backend", "memwatch"}
 
 SOURCES = sorted(path for path in PACKAGE.glob("**/*.py") if path.name != "__init__.py")
@@ -36,7 +39,7 @@ def room(path: Path) -> str:
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
-    """Names that a file imports, our own without the dot, and whether at its top."""
+    """Names that a file imports, our own as ".room", and whether at its top."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     top = {id(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}
     for inner in ast.walk(tree):
@@ -49,7 +52,9 @@ def imports(path: Path) -> list[tuple[str, bool]]:
             found += [(alias.name, at_top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level:
             names = [node.module] if node.module else [alias.name for alias in node.names]
-            found += [(f".{name}", at_top) for name in names]
+            # What a package has of its own is no other room.
+            inner = path.relative_to(PACKAGE).parts[: -node.level]
+            found += [("." + ".".join([*inner, name]), at_top) for name in names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.append((node.module, at_top))
     return found
@@ -83,10 +88,24 @@ def test_findings_judge_without_looking() -> None:
     assert {"os.strerror", "os.path"} == set(re.findall(r"\bos\.\w+", text))
 
 
+INTEGRATIONS = [path for path in SOURCES if room(path) == "integrations"]
+
+
+@pytest.mark.parametrize("path", INTEGRATIONS, ids=lambda path: path.name)
+def test_integrations_stand_on_public_names(path: Path) -> None:
+    """What anybody could build on memwatch; each is short, for it is no place to decide anything."""
+    public = {"board", "errors", "identity", "integrations", "units"}
+
+    assert {name[1:].split(".")[0] for name, _ in imports(path) if name.startswith(".")} <= public
+    assert not re.search(r"\bmemwatch\._|from memwatch", path.read_text(encoding="utf-8").partition('"""\n\n')[2])
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 150
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_third_parties_are_imported_where_they_are_used(path: Path) -> None:
-    """Nothing but the standard library at the top of a file: `import memwatch` stays light."""
+    """Nothing but the standard library at the top of a file: `import memwatch` is light. An integration has its own."""
     known = set(sys.stdlib_module_names) | LIGHT_ON_FLOOR
+    known |= {"optuna"} if room(path) == "integrations" else set()
     for name, at_top in imports(path):
         if at_top and not name.startswith("."):
             assert name.split(".")[0] in known, f"{name} at the top of {path.name}"

@@ -494,7 +494,7 @@ def test_memory_of_the_killed_is_waited_for(enough: bool) -> None:
 
     Outside of the workers something takes so much that all of it must come back, or that even all will not do.
     """
-    for seed in range(SEEDS // 40):
+    for seed in range(SEEDS // 100):
         it = machine(seed, NONE, workers=3, share=(1.0, 1.5))
         for worker in it.workers:
             worker.stubborn, worker.wants = True, 20.0 * GB

@@ -1,0 +1,1 @@
+"""Other libraries, one file each, over memwatch's public names only."""
