@@ -255,8 +255,14 @@ void mw_pass(struct mw_brake *brake, pid_t thread)
 
 void mw_spare(struct mw_brake *brake, pid_t thread)
 {
-	if ((pid_t)atomic_exchange(&brake->own->spare, (uint32_t)thread) != thread)
-		open_gate(brake->own);
+	pid_t last = (pid_t)atomic_exchange(&brake->own->spare, (uint32_t)thread);
+
+	if (last == thread)
+		return;
+	open_gate(brake->own);
+	/* It ran out of the handler meanwhile, and the hold still stands. */
+	if (last && atomic_load(&brake->own->hold) & 1 && mw_is_hooked(brake))
+		send(brake, last);
 }
 
 void mw_let_go(struct mw_brake *brake)

@@ -148,8 +148,11 @@ void mw_brake_look(struct mw_brake *brake, struct mw_look *out)
 	out->headroom = sample.headroom;
 	out->rss = sample.rss;
 	brake->live.rss = sample.rss;
-	brake->live.bind_dev = sample.bind_dev;
-	brake->live.bind_ino = sample.bind_ino;
+	/* Blind, it goes on being the same that is contended for. */
+	if (sample.headroom != MW_ABSENT) {
+		brake->live.bind_dev = sample.bind_dev;
+		brake->live.bind_ino = sample.bind_ino;
+	}
 	look_at_trial(brake, out);
 	out->turn = mw_see_turn(brake, out);
 

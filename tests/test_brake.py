@@ -604,7 +604,7 @@ memwatch.start(brake="16MB", warn="32MB")
 b"x" * (60 * MB)
 say("later", most=most(), peak=memwatch.guard(memwatch.peak)())
 # Looks are 0.1 s apart: sooner or later there is none in the few milliseconds that it takes.
-for size in range(80 * MB, 200 * MB, 5 * MB):
+for size in range(80 * MB, 200 * MB, 2 * MB):
     seen, peak = memwatch.guard(burst)(size)
     say("burst", size=size, seen=seen, peak=peak, most=most())
     if seen < size:
@@ -624,7 +624,8 @@ def test_a_peak_is_more_than_what_was_looked_at(tmp_path: Path) -> None:
 
     assert line is not None
     assert later["peak"] < 60_000_000 < later["most"]
-    assert all(it["size"] < it["peak"] <= it["most"] for it in bursts)
+    # The kernel counts pages by processor, and a look may find some that its own maximum does not have yet.
+    assert all(it["size"] < it["peak"] <= it["most"] + 2_000_000 for it in bursts)
     assert bursts[-1]["seen"] < bursts[-1]["size"], "each of them was looked at"
     assert line["peak"] < 60_000_000
 

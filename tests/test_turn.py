@@ -136,7 +136,7 @@ def test_a_step_that_is_wrong_is_found(objects: list[Path], tmp_path: Path, now:
     assert (1, f" violated: {said}, after") == (done.returncode, done.stderr.partition("\n")[0].partition(":")[2])
 
 
-@pytest.mark.skipif(not os.environ.get("MEMWATCH_NIGHTLY"), reason="ten minutes, for the night (MEMWATCH_NIGHTLY)")
+@pytest.mark.skipif(not os.environ.get("MEMWATCH_NIGHTLY"), reason="two minutes, for the night (MEMWATCH_NIGHTLY)")
 def test_no_order_of_steps_breaks_it_in_a_longer_search(objects: list[Path], tmp_path: Path) -> None:
     """More rounds, with workers that are killed while others are stopped, and slots that change hands meanwhile."""
     done = subprocess.run([build(objects, tmp_path), tmp_path, "long"], capture_output=True, text=True, check=False)

@@ -1406,7 +1406,8 @@ static void wait_drive(void)
 	wait_for_looks(3);
 	UNTIL(moves(&ticks));
 	resident(1000 + 300);
-	UNTIL(stands(&ticks));
+	UNTIL(sleeps());
+	CHECK(stands(&ticks));
 	CHECK_EQ(MW_BRAKE_WAITING, word(MW_WORD_PHASE));
 	/* It came back: all is as before. */
 	available(1250);
@@ -1420,15 +1421,17 @@ static void wait_drive(void)
 	UNTIL(word(MW_WORD_WAITS) == 2);
 	UNTIL(moves(&ticks));
 	available(599);
-	UNTIL(stands(&ticks));
+	UNTIL(sleeps());
+	CHECK(stands(&ticks));
 	CHECK_EQ(0, word(MW_WORD_TOLD));
 	CHECK_EQ(0, atomic_load(&calls));
 	CHECK_EQ(MW_BRAKE_WAITING, word(MW_WORD_PHASE));
-	/* A commit that others wait for is not kept from its end. */
+	/* A commit that others wait for is not kept from its end; and no longer than that. */
 	set(mw_seat(0, MW_SEAT_SHIELD), 1);
 	UNTIL(moves(&ticks));
 	set(mw_seat(0, MW_SEAT_SHIELD), 0);
-	UNTIL(stands(&ticks));
+	UNTIL(sleeps());
+	CHECK(stands(&ticks));
 	/* The other one has ended, and nothing came of it. */
 	mw_turn_release(&peer.turn);
 	UNTIL(word(MW_WORD_TOLD) == 3);

@@ -552,31 +552,40 @@ static void hold_turn(int64_t ms)
 /* Told, it goes on having the turn: renewed when a fifth of its lease is over. */
 static void keeping(void)
 {
+	enum { RUNS, SHIELDED, LEAVING = 2, BLIND = 4 };
 	static const struct {
-		int64_t ms; /* how long ago it was taken */
-		bool shielded;
-		bool leaving;
+		int64_t ms;      /* how long ago it was taken, */
+		int64_t told_ms; /* and the trial told */
+		int it;
 		bool wanted;
 		bool lost; /* to another */
 		uint32_t turn;
 		int64_t left_ms;
 	} rows[] = {
-		{ 0, false, false, false, false, MW_TURN_MINE, 500 },
-		{ 100, false, false, false, false, MW_TURN_MINE, 400 },
-		{ 101, false, false, false, false, MW_TURN_MINE, 500 },
-		{ 500, false, false, true, false, MW_TURN_MINE, 500 },
+		{ 0, 0, RUNS, false, false, MW_TURN_MINE, 500 },
+		{ 100, 0, RUNS, false, false, MW_TURN_MINE, 400 },
+		{ 101, 0, RUNS, false, false, MW_TURN_MINE, 500 },
+		{ 500, 0, RUNS, true, false, MW_TURN_MINE, 500 },
 		/* Run out: it is asked for anew, unless the trial is on its way out. */
-		{ 501, false, false, false, false, MW_TURN_FREE, -1 },
-		{ 501, false, true, false, false, MW_TURN_MINE, 500 },
-		{ 101, false, false, false, true, MW_TURN_OTHERS, -1 },
-		{ 101, false, true, false, true, MW_TURN_OTHERS, -1 },
+		{ 501, 0, RUNS, false, false, MW_TURN_FREE, -1 },
+		{ 501, 0, LEAVING, false, false, MW_TURN_MINE, 500 },
+		{ 101, 0, RUNS, false, true, MW_TURN_OTHERS, -1 },
+		{ 101, 0, LEAVING, false, true, MW_TURN_OTHERS, -1 },
 		/* Under a shield it lasts no longer than its lease, where others wait for it. */
-		{ 101, true, false, false, false, MW_TURN_MINE, 500 },
-		{ 101, true, false, true, false, MW_TURN_MINE, 399 },
-		{ 500, true, false, true, false, MW_TURN_MINE, 0 },
-		{ 501, true, false, true, false, MW_TURN_FREE, -1 },
-		{ 101, true, true, true, false, MW_TURN_MINE, 500 },
-		{ 501, true, true, true, false, MW_TURN_MINE, 500 },
+		{ 101, 0, SHIELDED, false, false, MW_TURN_MINE, 500 },
+		{ 101, 0, SHIELDED, true, false, MW_TURN_MINE, 399 },
+		{ 500, 0, SHIELDED, true, false, MW_TURN_MINE, 0 },
+		{ 501, 0, SHIELDED, true, false, MW_TURN_FREE, -1 },
+		/* Nor does that of one who sees nothing, and so tells nobody. */
+		{ 101, 0, BLIND, false, false, MW_TURN_MINE, 500 },
+		{ 101, 0, BLIND, true, false, MW_TURN_MINE, 399 },
+		{ 501, 0, BLIND | LEAVING, true, false, MW_TURN_FREE, -1 },
+		/* On its way out it has time: that to end in, and that in which memory comes back. */
+		{ 101, 0, SHIELDED | LEAVING, true, false, MW_TURN_MINE, 500 },
+		{ 501, 7000, SHIELDED | LEAVING, true, false, MW_TURN_MINE, 500 },
+		{ 101, 7001, LEAVING, true, false, MW_TURN_MINE, 399 },
+		{ 501, 7001, LEAVING, true, false, MW_TURN_FREE, -1 },
+		{ 501, 7001, LEAVING, false, false, MW_TURN_MINE, 500 },
 	};
 
 	meet(2);
@@ -585,8 +594,12 @@ static void keeping(void)
 		int before = check_failed;
 
 		hold_turn(rows[i].ms);
-		look.shielded = rows[i].shielded;
-		look.leaving = rows[i].leaving;
+		brake.numbers.grace_ns = 5 * S;
+		brake.state.told_ns = NOW - rows[i].told_ms * MS;
+		look.shielded = rows[i].it & SHIELDED;
+		look.leaving = (rows[i].it & LEAVING) != 0;
+		if (rows[i].it & BLIND)
+			look.headroom = MW_ABSENT;
 		show(1, rows[i].wanted ? HOLDING : WATCHING, 0);
 		if (rows[i].lost) {
 			atomic_store(token(&workers[1]), 0);
