@@ -706,7 +706,8 @@ int mw_brake_refresh(struct mw_brake *brake);
  * mw_brake_begin() writes to a seat what this process holds as a trial begins there, in
  * 2 us, and begins MW_WORD_PEAK anew; 0, or a negative errno, and then MW_ABSENT is
  * written.  mw_brake_peak() is the most it has held since: the highest look, or the
- * kernel's own maximum (getrusage(2)) once that has risen; a negative errno.
+ * kernel's own maximum (getrusage(2)) once that has risen, which begins with that of the
+ * process that started this one; a negative errno.
  */
 int mw_brake_begin(struct mw_brake *brake, uint32_t seat);
 int64_t mw_brake_peak(struct mw_brake *brake, uint32_t seat);
