@@ -54,6 +54,11 @@ STORAGES = ("optuna.storages", "sqlalchemy")  # and all below these
 # The same, but only as the innermost: a decorator made by contextlib stays on the stack for a whole trial.
 UNCUT_INNERMOST = frozenset({"contextlib", "_collections_abc", "functools"})
 
+# Where a lock of Python's own making is held for a moment. Cut there, in a loop of pool.map(), it stayed held, and the
+# pool's threads, which the interpreter waits for as it exits, hung on it (3.11.7). Who waits is not in the middle.
+LOCKING = frozenset({"concurrent.futures._base", "concurrent.futures.thread", "queue", "threading"})
+WAITS = frozenset({"wait", "join", "_wait_for_tstate_lock"})
+
 # Frames of memwatch's own are never cut: what they have half done, nobody would finish.
 OWN = frozenset(
     {"memwatch.brake", "memwatch.raising", "memwatch.clerk", "memwatch.giveback", "memwatch.running", "memwatch.trials"}
@@ -94,6 +99,10 @@ def _is_storage(name: str | None) -> bool:
     return name is not None and name.startswith(STORAGES)
 
 
+def _is_locking(frame: FrameType | None) -> bool:
+    return frame is not None and frame.f_globals.get("__name__") in LOCKING and frame.f_code.co_name not in WAITS
+
+
 def _is_flying(error: BaseException | None) -> bool:
     for _ in range(CHAIN):
         if error is None:
@@ -120,7 +129,8 @@ def may_cut(trial: Cuttable, innermost: FrameType | None, handled: BaseException
     waited = now - trial.told_ns
     # Its `finally` and `with` blocks are at work because of us; but a loop may do all it does in an `except`.
     since = now - trial.raised_ns
-    if since < CLEANUP_NS and _is_flying(handled) and (since < PATIENCE_NS or not trial.takes_more()):
+    cleans_up = since < CLEANUP_NS and _is_flying(handled) and (since < PATIENCE_NS or not trial.takes_more())
+    if cleans_up or (waited < CLEANUP_NS and _is_locking(innermost)):
         return False
     frame = innermost
     while frame is not None and frame is not guard:

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from memwatch import running
 from memwatch._native import lib
 from memwatch.board import Board, Work, key_of
 from memwatch.clerk import Clerk
+from memwatch.raising import may_cut
 from memwatch.sampler import PURE
 from memwatch.slot import BrakePhase
 from memwatch.testing import ProcTree
@@ -945,6 +947,43 @@ def test_with_trial_through_an_exit_stack(machine: Machine) -> None:
 def test_with_trial_lets_errors_out(machine: Machine) -> None:
     with pytest.raises(KeyError, match="mine"), memwatch.trial("Trial #42"):
         raise KeyError("mine")
+
+
+class Told:
+    """A trial that was told so many seconds ago; its guard's frame is the test's."""
+
+    def __init__(self, ago: float) -> None:
+        self.frame: FrameType | None = sys._getframe(2)
+        self.shields = self.raised_ns = 0
+        self.told_ns = time.monotonic_ns() - int(ago * 1e9)
+
+    def takes_more(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "ago", "cut"),
+    [
+        ("threading", "release", 0.5, False),
+        ("concurrent.futures.thread", "submit", 0.5, False),
+        ("queue", "put", 0.5, False),
+        ("threading", "wait", 0.5, True),
+        ("threading", "_wait_for_tstate_lock", 0.5, True),
+        ("threading", "wait", 0.0, False),
+        ("threading", "release", 1.5, True),
+        ("mine", "release", 0.0, True),
+    ],
+)
+def test_who_holds_a_lock_of_pythons_own_is_not_cut_there(module: str, function: str, ago: float, cut: bool) -> None:
+    """A loop of pool.map() was, after 20 ms, and left one held: the process hung as it exited, 1 of some 80."""
+    there: dict[str, Any] = {"__name__": module}
+    exec(f"import sys\ndef {function}(ask): return ask(sys._getframe())", there)
+
+    def asked() -> bool:
+        trial = Told(ago)
+        return there[function](lambda frame: may_cut(trial, frame, None))  # type: ignore[no-any-return]
+
+    assert cut == asked()
 
 
 # ------------------------------------------------------------------ what is not begun ---
