@@ -605,8 +605,8 @@ def child():
 memwatch.start(brake="16MB", warn="32MB")
 b"x" * (60 * MB)
 say("later", most=most(), peak=memwatch.guard(memwatch.peak)())
-# Looks are 0.1 s apart: sooner or later there is none in the few milliseconds that it takes. The kernel's maximum begins
-# with that of who started this process, and is to be risen above.
+# Looks are 0.1 s apart: sooner or later there is none in the few milliseconds that it takes. The kernel's maximum
+# begins with that of who started this process, and is to be risen above.
 least = max(80 * MB, most() + 20 * MB)
 for size in range(least, least + 120 * MB, 2 * MB):
     seen, peak = memwatch.guard(burst)(size)
