@@ -460,7 +460,9 @@ ALL = (
     *(Workload(it, drops=True) for it in (finalizers, weakref_callbacks, generators, closed_generators)),
     *(Workload(it) for it in (finally_blocks, context_managers, contextlib_managers, locked_work, logging_loop)),
     *(Workload(it) for it in (nested_guards, many_nested_guards, shields, safe_points)),
-    *(Workload(it) for it in (asyncio_run, asyncio_tasks, thread_pool, thread_pool_map, threads)),
+    # A task that is dropped while it waits says so from its `__del__`.
+    Workload(asyncio_tasks, drops=True),
+    *(Workload(it) for it in (asyncio_run, thread_pool, thread_pool_map, threads)),
     Workload(ends_by_itself, ends=True),
     *(Workload(it, thread=True) for it in (python_loop, short_sleeps, bare_except_around_work, logging_loop)),
     Workload(ends_by_itself, ends=True, thread=True),
