@@ -28,6 +28,16 @@ REAP = 0.25  # what a killed process held comes back at 70 ms/GiB: 3.5 GiB
 BLIND = 2.0  # a reading may fail now and then; twenty looks of 100 ms in a row do not
 LONGEST = 10**9  # 31 years; in ns it fits in 64 bits
 
+# Defaults of the watchdog, each with its reason.
+WORKERS = 1  # a second one is asked for by who knows that both fit
+WORKERS_MOST = 64  # the slots of a board
+MAX_AGE = 3600.0  # fragmentation and slow leaks build up over hours; a restart of seconds each hour costs 0.1 %
+MAX_RSS = 8 * GB  # half of a desktop of 16 GB: two workers at it are the machine, and one is not
+DRAIN_TIMEOUT = 600.0  # a trial that takes longer than ten minutes loses less by SIGINT than all wait for it
+STOP_GRACE = 10.0  # as docker stop waits; who saves a checkpoint on SIGTERM needs seconds
+INTERVAL = 60.0  # one healthy line a minute each: what people look at with tail -20
+INTERVAL_MOST = 60.0  # a worker that is not looked at for a minute is not watched
+
 # Percent of the last 10 s in which nobody got on for want of memory, and for how long: a sixth of where
 # systemd-oomd kills (60 % for 30 s), and a third as long, for it is a line in the log only.
 STALL = 10.0

@@ -1,6 +1,7 @@
 """Settings: arguments, the environment, defaults, and what is refused."""
 
 import ast
+import dataclasses
 import pickle
 import re
 import signal
@@ -13,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.cbuild import REPO
 
-from memwatch.config import ELSEWHERE, Settings, marks_for, patience
+from memwatch import config
+from memwatch.config import ELSEWHERE, Settings, limits_for, marks_for, patience
 from memwatch.errors import MemwatchError, SettingsError
 from memwatch.model import MiB, Patience, Watermarks
+from memwatch.units import Size
 
 GB = 10**9
 
@@ -62,7 +65,7 @@ def test_an_argument_beats_the_environment_which_beats_the_default(
     settings = Settings.read(environ, **arguments)
 
     assert brake == marks_for(settings, 64 * GB).brake
-    assert (source, said) == settings.origin("brake")
+    assert (source, said) == settings.origin("brake")[:2]
 
 
 def test_every_setting_can_come_from_the_environment() -> None:
@@ -94,6 +97,126 @@ def test_every_setting_can_come_from_the_environment() -> None:
 
 def test_what_was_typed_is_read_back() -> None:
     assert "1.5 GiB" == str(Settings.read({}, brake="1.5 GiB").brake)
+
+
+WATCHDOG = {
+    "workers": ("3", 3),
+    "max_age": ("90m", 5400.0),
+    "max_rss": ("6GB", Size("6GB", bytes=6 * GB)),
+    "min_available": ("10%", Size("10%", percent=10.0)),
+    "drain_timeout": ("5m", 300.0),
+    "stop_grace": ("3s", 3.0),
+    "interval": ("30s", 30.0),
+    "logs": ("/var/log/here", "/var/log/here"),
+}
+
+
+@pytest.mark.parametrize("name", WATCHDOG)
+def test_every_setting_of_the_watchdog_can_come_from_the_environment(name: str) -> None:
+    typed, value = WATCHDOG[name]
+
+    assert value == getattr(Settings.read({f"MEMWATCH_{name.upper()}": typed}), name)
+
+
+def test_the_table_above_is_whole() -> None:
+    assert list(config.WATCHDOG) == list(WATCHDOG)
+    assert [it.name for it in dataclasses.fields(Settings)] == [*config.SETTINGS, "origins"]
+
+
+def test_the_watchdogs_defaults() -> None:
+    """As the design has them."""
+    settings = Settings()
+
+    assert (1, 3600, 600, 10, 60) == (
+        *(settings.workers, settings.max_age),
+        *(settings.drain_timeout, settings.stop_grace, settings.interval),
+    )
+    assert ("8GB", 8 * GB, None, "logs") == (
+        *(str(settings.max_rss), settings.max_rss and settings.max_rss.bytes),
+        *(settings.min_available, settings.logs),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limits"),
+    [
+        pytest.param({}, (8 * GB, 2 * GB), id="a-brake-is-the-least-that-is-left"),
+        pytest.param({"brake": "5%"}, (8 * GB, 3 * GB), id="whatever-it-is"),
+        pytest.param({"max_rss": "25%", "min_available": "10%"}, (15 * GB, 6 * GB), id="shares-of-what-binds"),
+        pytest.param({"max_rss": "off"}, (None, 2 * GB), id="off"),
+        pytest.param({"max_rss": "80GB"}, (80 * GB, 2 * GB), id="more-than-there-is-is-never-reached"),
+        pytest.param({"max_rss": MiB}, (MiB, 2 * GB), id="the-least-there-is"),
+        pytest.param({"min_available": "500MB"}, (8 * GB, 500 * 10**6), id="at-the-floor"),
+    ],
+)
+def test_limits_of_the_watchdog(arguments: dict[str, object], limits: tuple[int | None, int]) -> None:
+    """In bytes, where 60 GB bind."""
+    assert limits == limits_for(Settings.read({}, **arguments), 60 * GB)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limit", "said"),
+    [
+        pytest.param(
+            {"min_available": "499MB"},
+            60 * GB,
+            "min_available='499MB': need floor <= min_available < the memory that binds; the floor is 500.0 MB",
+            id="below-the-floor",
+        ),
+        pytest.param({"min_available": "60GB"}, 60 * GB, "60.0 GB (60000000000 bytes) bind", id="all-there-is"),
+        pytest.param({"min_available": "0.1%"}, 60 * GB, "min_available='0.1%', 60.0 MB: need floor", id="a-share"),
+        pytest.param({"max_rss": "0.001%"}, GB, "max_rss='0.001%', 10.0 kB: a worker's memory is at least", id="rss"),
+    ],
+)
+def test_f11_limits_that_do_not_fit_are_refused(arguments: dict[str, object], limit: int, said: str) -> None:
+    """Like watermarks, and whenever what binds has changed."""
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        limits_for(Settings.read({}, **arguments), limit)
+
+
+# ------------------------------------------------------------------------ to a worker ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        pytest.param({}, {}, id="nothing"),
+        pytest.param({"workers": 4, "max_rss": "1GB", "logs": "x"}, {}, id="what-is-the-watchdogs-stays-there"),
+        pytest.param({"brake": "1.5 GiB", "warn": "20%"}, {"BRAKE": "1.5 GiB", "WARN": "20%"}, id="sizes-as-typed"),
+        pytest.param({"brake": GB}, {"BRAKE": "1000000000"}, id="bytes"),
+        pytest.param({"hold": "50ms"}, {"HOLD": "0.05"}, id="a-default-that-was-asked-for"),
+        pytest.param({"squeeze": "off"}, {"SQUEEZE": "off"}, id="off"),
+        pytest.param({"squeeze": "0.01ms"}, {"SQUEEZE": "0.0000100000000000000008180305391403130955"}, id="small"),
+        pytest.param({"realtime": False, "signal": "USR1"}, {"REALTIME": "off", "SIGNAL": "10"}, id="others"),
+        pytest.param({"board": "here"}, {"BOARD": str(Path("here").absolute())}, id="wherever-the-worker-goes"),
+    ],
+)
+def test_what_a_worker_is_told(arguments: dict[str, object], environment: dict[str, str]) -> None:
+    """Its brake settings; also one given that is the default, which may stand otherwise in what it inherits."""
+    said = Settings.read({}, **arguments).environment()
+
+    assert {f"MEMWATCH_{name}": value for name, value in environment.items()} == said
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "brake": st.sampled_from(["2GB", "7%", "1.25GiB", 3 * GB]),
+            "hold": st.just(0.0) | st.floats(1e-9, 10),  # less than a nanosecond is no time
+            "grace": st.floats(1e-9, 1e9),
+            "settle": st.just(0.0) | st.floats(1e-9, 1e9),
+            "max_brakes": st.integers(1, 2**70),
+            "signal": st.sampled_from(["URG", 10, "SIGIO"]),
+            "realtime": st.booleans(),
+        },
+    )
+)
+def test_a_worker_gets_the_same_brake(given: dict[str, object]) -> None:
+    """Whatever was asked for, told through the environment, is the same to the last digit."""
+    settings = Settings.read({}, **given)
+
+    assert settings == Settings.read(settings.environment())
 
 
 def test_settings_travel_to_a_child() -> None:
@@ -177,7 +300,7 @@ def test_whatever_is_asked_for_is_in_order_or_refused(limit: int, given: dict[st
 # ------------------------------------------------------------------------ what does not ---
 
 
-@pytest.mark.parametrize("name", ["brake", "warn", "resume", "floor"])
+@pytest.mark.parametrize("name", ["brake", "warn", "resume", "floor", "min_available", "max_rss"])
 @pytest.mark.parametrize(
     "value",
     ["nan", "inf", "-1", "-1GB", "0", "0GB", "1_000", "８GB", "8gb", "1e9", "8388608TiB", "100%", " 8GB"]
@@ -193,7 +316,10 @@ def test_f106_what_is_no_size_is_refused_by_name(name: str, value: object) -> No
         assert refused({f"MEMWATCH_{name.upper()}": value}).startswith(f"MEMWATCH_{name.upper()}={value!r}: size ")
 
 
-@pytest.mark.parametrize("name", ["hold", "grace", "squeeze", "settle", "admit_timeout"])
+@pytest.mark.parametrize(
+    "name",
+    ["hold", "grace", "squeeze", "settle", "admit_timeout", "max_age", "drain_timeout", "stop_grace", "interval"],
+)
 @pytest.mark.parametrize(
     "value", ["nan", "inf", "-1", "-1s", "1_0s", "５s", "1y", "", float("nan"), float("inf"), -1, True], ids=repr
 )
@@ -231,6 +357,22 @@ def test_f106_what_is_no_duration_is_refused_by_name(name: str, value: object) -
         pytest.param({"max_brakes": True}, "max_brakes=True: a whole number is needed", id="a-brake-that-is-true"),
         pytest.param({"realtime": "maybe"}, 'realtime=\'maybe\': must be "on" or "off"', id="maybe"),
         pytest.param({"realtime": 2}, "realtime=2: must be", id="a-number-is-no-switch"),
+        pytest.param({"workers": 0}, "workers=0: need 1 <= workers <= 64, the slots", id="no-workers"),
+        pytest.param({"workers": 65}, "workers=65: need 1 <= workers <= 64", id="too-many-workers"),
+        pytest.param({"workers": "two"}, "workers='two': a whole number is needed", id="two-in-words"),
+        pytest.param({"max_age": 0}, 'max_age=0: need 0 < max_age <= 1000000000 s, or "off"', id="no-age"),
+        pytest.param({"max_age": "40000d"}, "max_age='40000d': need 0 < max_age", id="a-century"),
+        pytest.param({"max_rss": "8"}, "max_rss='8' is 8 bytes, and a worker's memory is at least", id="8-bytes"),
+        pytest.param({"max_rss": MiB - 1}, "at least 1 MiB", id="a-byte-too-little-for-a-worker"),
+        pytest.param({"max_rss": "none"}, "max_rss='none': size 'none' is not a number", id="none-is-not-off"),
+        pytest.param({"min_available": 2}, "is 2 bytes, and a watermark is at least 1 MiB", id="two-bytes-left"),
+        pytest.param({"min_available": "off"}, "min_available='off': size 'off' is not", id="some-must-be-left"),
+        pytest.param({"interval": 0}, "interval=0: need 0 < interval <= 60 s", id="all-the-time"),
+        pytest.param({"interval": "61s"}, "interval='61s': need 0 < interval <= 60 s", id="hardly-ever"),
+        pytest.param({"interval": "off"}, "interval='off': duration 'off' is not", id="not-at-all"),
+        pytest.param({"stop_grace": 2e9}, "stop_grace=2000000000.0: need 0 <= stop_grace", id="never-killed"),
+        pytest.param({"drain_timeout": 2e9}, "drain_timeout=2000000000.0: need 0 <= drain", id="drained-for-ever"),
+        pytest.param({"logs": ""}, "logs='': must be the path of a folder", id="nowhere"),
         pytest.param({"board": ""}, "board='': must be the path of a folder", id="no-folder"),
         pytest.param({"board": 3}, "board=3: must be the path of a folder", id="a-descriptor"),
         pytest.param({"board": "a\0b"}, "board='a\\x00b': must be the path of a folder", id="NUL"),
@@ -251,6 +393,13 @@ def test_off_is_a_duration_where_that_makes_sense() -> None:
     settings = Settings.read({}, hold="off", squeeze="off")
 
     assert (0.0, None) == (patience(settings).hold, patience(settings).squeeze)
+
+    settings = Settings.read({}, max_age="off", max_rss="OFF", drain_timeout="off", stop_grace=0)
+
+    assert (None, None, 0.0, 0.0) == (
+        *(settings.max_age, settings.max_rss),
+        *(settings.drain_timeout, settings.stop_grace),
+    )
 
 
 @pytest.mark.parametrize("value", [True, "on", "1", "TRUE", "yes"])
@@ -315,6 +464,9 @@ def test_every_signal_is_usable_or_refused_with_a_reason() -> None:
         ("MEMWATCH_BRAKES", "MEMWATCH_BRAKE"),
         ("MEMWATCH_BORD", "MEMWATCH_BOARD"),
         ("MEMWATCH_SQEEZE", "MEMWATCH_SQUEEZE"),
+        ("MEMWATCH_CONFG", "MEMWATCH_CONFIG"),
+        ("MEMWATCH_WORKRE", "MEMWATCH_WORKERS"),  # and not what the watchdog tells a worker
+        ("MEMWATCH_ARMS", "MEMWATCH_WARN"),
     ],
 )
 def test_an_unknown_variable_is_refused_with_the_nearest_known_one(variable: str, nearest: str) -> None:
@@ -346,7 +498,7 @@ def test_every_variable_of_the_code_base_is_known() -> None:
 
 def test_the_table_of_other_variables_is_no_longer_than_it_must_be() -> None:
     """Each is read somewhere else, and none is a setting."""
-    sources = [*REPO.glob("memwatch/*.py"), *REPO.glob("tests/**/*.py")]
+    sources = [*REPO.glob("memwatch/**/*.py"), *REPO.glob("tests/**/*.py")]
     text = "".join(path.read_text() for path in sources if path.name not in {"config.py", Path(__file__).name})
 
     assert {variable for variable in ELSEWHERE if re.search(rf"\b{variable}\b", text)} == ELSEWHERE
