@@ -13,14 +13,23 @@ PACKAGE = REPO / "memwatch"
 
 FLOORS = {
     0: {"model", "units", "errors"},
-    1: {"policy", "lifecycle", "trend", "findings"},
-    2: {"sampler", "pure", "board", "slot", "identity", "sinks", "config"},
-    3: {"brake", "trials", "running", "clerk", "raising", "giveback", "watchdog"},
-    4: {
-        *{"integrations", "replay", "leaks", "testing", "doctor"},
-        *{"measuring", "measuring_brake", "measuring_cost", "measuring_workers"},
+    1: {"policy", "lifecycle", "restart", "crew", "trend", "findings"},
+    2: {
+        *{"sampler", "pure", "board", "slot", "identity", "spawn", "standing"},
+        *{"events", "sinks", "notify", "config", "configfile", "inject"},
     },
-    5: {"cli", "reaping", "bench", "bench_brake", "bench_common", "bench_workers"},
+    3: {
+        *{"brake", "trials", "running", "clerk", "raising", "giveback"},
+        *{"watchdog", "worker", "telling", "waiting", "plan"},
+    },
+    4: {
+        *{"integrations", "_inject", "replay", "leaks", "testing", "doctor"},
+        *{"measuring", "measuring_brake", "measuring_cost", "measuring_workers", "measuring_watchdog"},
+    },
+    5: {
+        *{"cli", "cli_config", "cli_run", "status", "top", "showing", "reaping"},
+        *{"bench", "bench_brake", "bench_common", "bench_workers", "bench_watchdog"},
+    },
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
@@ -28,7 +37,7 @@ FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 IMPURE = {"os", "time", "signal", "threading", "logging", "_native", "subprocess", "socket"}
 # measuring times the C itself, and what a user would write without memwatch.
 NATIVE = {"sampler", "board", "slot", "identity", "brake", "trials", "running", "clerk", "giveback", "replay", "leaks"}
-NATIVE |= {"measuring", "measuring_brake", "measuring_cost", "measuring_workers"}
+NATIVE |= {"spawn", "measuring", "measuring_brake", "measuring_cost", "measuring_workers", "measuring_watchdog"}
 LIGHT_ON_FLOOR = {"cffi", "_cffi_backend", "memwatch"}
 
 SOURCES = sorted(path for path in PACKAGE.glob("**/*.py") if path.name != "__init__.py")
@@ -105,7 +114,7 @@ def test_integrations_stand_on_public_names(path: Path) -> None:
 def test_third_parties_are_imported_where_they_are_used(path: Path) -> None:
     """Nothing but the standard library at the top of a file: `import memwatch` is light. An integration has its own."""
     known = set(sys.stdlib_module_names) | LIGHT_ON_FLOOR
-    known |= {"optuna"} if room(path) == "integrations" else set()
+    known |= {"integrations": {"optuna"}, "_inject": {"sitecustomize"}}.get(room(path), set())  # the user's own
     for name, at_top in imports(path):
         if at_top and not name.startswith("."):
             assert name.split(".")[0] in known, f"{name} at the top of {path.name}"
