@@ -106,11 +106,13 @@ struct mw_brake {
 	struct mw_board *board;
 	struct mw_owner owner;
 	uint32_t slot;
+	uint64_t rss_limit; /* as Python gave it; that of `numbers` is the watchdog's, if lower */
 
 	struct mw_turn turn;
 	struct mw_target target;
 	struct mw_live live;
 	uint64_t headroom;  /* as last judged */
+	bool grows;         /* RSS was higher at the last look than at the one before */
 	uint64_t credit;    /* what the per-CPU lists added to it */
 	int64_t headroom_ns;
 	int64_t fell_ns;    /* when it was last seen falling */
@@ -168,6 +170,8 @@ static inline uint32_t mw_seat(uint64_t seat, uint32_t word)
 void *mw_brake_run(void *argument);
 
 /* brake_look.c */
+/* What the watchdog asks for. */
+void mw_read_orders(struct mw_brake *brake);
 void mw_brake_look(struct mw_brake *brake, struct mw_look *out);
 void mw_count_gap(struct mw_brake *brake, int64_t gap_ns);
 void mw_publish(struct mw_brake *brake, bool at_once);

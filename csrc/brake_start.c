@@ -164,6 +164,7 @@ static void reset(struct mw_brake *brake, const struct mw_plan *plan)
 {
 	brake->plan = *plan;
 	brake->numbers = plan->numbers;
+	brake->rss_limit = plan->numbers.rss_limit;
 	brake->signal = plan->signal;
 	brake->pid = getpid();
 	memset(&brake->state, 0, sizeof(brake->state));
@@ -173,7 +174,7 @@ static void reset(struct mw_brake *brake, const struct mw_plan *plan)
 	reset_shared(brake->own);
 	brake->headroom = brake->mark = MW_ABSENT;
 	brake->credit = brake->squeezed = brake->news = 0;
-	brake->crediting = brake->falling = brake->others_held = false;
+	brake->crediting = brake->falling = brake->grows = brake->others_held = false;
 	brake->headroom_ns = mw_now();
 	brake->fell_ns = brake->headroom_ns - MW_MS * 1000;
 	brake->publish_ns = brake->kin_ns = 0;

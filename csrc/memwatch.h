@@ -216,6 +216,37 @@ struct mw_process {
  */
 int mw_process(const char *root, pid_t pid, int with_pss, struct mw_process *out);
 
+/* One of a family of processes. */
+struct mw_relative {
+	int32_t pid;
+	int32_t ppid;
+	int32_t session; /* 0: not told (of who has just ended, or leads none we know) */
+	uint64_t start_time; /* clock ticks since boot: with the pid, who it is */
+	uint64_t rss;        /* bytes; MW_ABSENT */
+};
+
+/*
+ * mw_family() lists process `pid` and its descendants, up to `n`, itself first and a
+ * parent before its children; 0: our own descendants, without ourselves.  Returns how
+ * many: n may mean that there are more.  A zombie does not count.  -ESRCH once `pid` is
+ * gone, -EXDEV (of pid 0) where /proc is another pid namespace's, and what opening files
+ * gave: then not all could be seen, and a sum would be too small.
+ *
+ * It allocates nothing, but opens files: 20 us for each process, and 8 for each further
+ * thread of one; where the kernel does not list children, 20 us for each process of the
+ * machine.  Who lost its parent belongs to init, or to the nearest ancestor that is a
+ * subreaper.  Who is started while it looks may be missed.
+ */
+int mw_family(const char *root, pid_t pid, struct mw_relative *list, uint32_t n);
+
+/*
+ * How many processes the kernel has killed for want of memory: on this machine since
+ * boot (Linux 4.13), and in the nearest memory cgroup of the sampler's process; in v2
+ * below that, too.  -ENOENT where it does not say.  They open, read and close.
+ */
+int64_t mw_oom_kills(const char *root);
+int64_t mw_group_oom_kills(struct mw_sampler *sampler);
+
 enum { MW_SLOT_GROUPS = 8 }; /* cgroups of a worker that are kept, nearest first */
 
 /* Who a slot belongs to.  pid and start_time name a process for ever within one
@@ -335,13 +366,15 @@ struct mw_work {
 struct mw_orders {
 	uint64_t drain;           /* 0, or why: an MW_DRAIN_* */
 	int64_t drain_deadline_ns;
-	uint64_t rss_limit;       /* of the tree; MW_NO_LIMIT */
+	uint64_t rss_limit;       /* of the tree; the brake rings the bell once the process alone is above.
+	                             MW_NO_LIMIT */
 	uint64_t watchdog_pid;    /* 0: nobody */
 	uint64_t watchdog_start_time;
 	int64_t time_ns;          /* its heartbeat */
 };
 
-enum { MW_DRAIN_NO = 0, MW_DRAIN_AGE = 1, MW_DRAIN_RSS = 2, MW_DRAIN_HEADROOM = 3, MW_DRAIN_STALLED = 4, MW_DRAIN_LEAK = 5, MW_DRAIN_STOP = 6 };
+enum { MW_DRAIN_NO = 0, MW_DRAIN_AGE = 1, MW_DRAIN_RSS = 2, MW_DRAIN_HEADROOM = 3, MW_DRAIN_STALLED = 4, MW_DRAIN_LEAK = 5, MW_DRAIN_STOP = 6,
+       MW_DRAIN_TAINTED = 7 };
 
 /* One record of the ring. */
 struct mw_record {
@@ -406,6 +439,17 @@ void mw_board_close(struct mw_board *board);
  * meanwhile gets behind it again.
  */
 int mw_board_check(struct mw_board *board);
+
+/*
+ * The bell: one word of the board that workers count up to wake the watchdog.
+ * mw_board_wait() waits until it is no longer `seen`, which mw_board_rung() gave before:
+ * 0, or -ETIMEDOUT, -EBADMSG the board is broken, -EINTR a signal's handler ran.  Of a
+ * board that was unlinked nobody rings the bell: a timeout is to be short enough to ask
+ * mw_board_check().
+ */
+uint32_t mw_board_rung(const struct mw_board *board);
+int mw_board_wait(struct mw_board *board, uint32_t seen, int64_t timeout_ns);
+void mw_board_ring(struct mw_board *board);
 
 /* The mapping, for readers that need one number fast, and where things lie in it. */
 const void *mw_board_memory(const struct mw_board *board);
@@ -489,6 +533,18 @@ int mw_slot_record(struct mw_board *board, uint32_t slot, const struct mw_owner 
  * time, -ESTALE as for readers; `out` may then be half filled.
  */
 int mw_slot_records(const struct mw_board *board, uint32_t slot, const struct mw_owner *owner, uint64_t *from, struct mw_record *out, uint32_t n);
+
+/*
+ * mw_turn_lend() takes the token of the limit that (dev, ino) names (0, 0: the machine) in
+ * the name of the worker that the watchdog is about to stop, so that no brake begins below
+ * that limit meanwhile: to all workers, that one too, it is another's.  It ends after
+ * `lease_ms` (10 s at most) or with the slot; another call prolongs it, or with 0 gives
+ * it back.
+ * 0, or -EBUSY a worker brakes there (that one, too: let it), -ESTALE the slot is no
+ * longer the owner's, -EBADMSG the board is broken.  For a worker without a slot
+ * (MW_SLOTS, owner NULL) it only looks: 0 it is free, -EBUSY.
+ */
+int mw_turn_lend(struct mw_board *board, uint32_t slot, const struct mw_owner *owner, uint64_t dev, uint64_t ino, int64_t now_ns, int64_t lease_ms);
 
 /* --------------------------------------------------------------- judge --- */
 
@@ -641,6 +697,7 @@ enum {
 	MW_WORD_WAITS = 22,   /* how often a trial has waited for another worker's to end */
 	MW_WORD_WAIT_NS = 23, /* when the last such wait began */
 	MW_WORD_FREED_NS = 24, /* when the last hold or wait ended without a brake */
+	MW_WORD_DRAIN = 25,   /* MW_DRAIN_*, as the slot's orders say; 0 */
 	MW_WORD_LIVE = 32,    /* where a struct mw_live begins, as last published */
 	MW_WORD_SEATS = 64,   /* where seat 0 begins */
 	MW_SEATS = 64,
@@ -744,6 +801,55 @@ int mw_install(void *object);
 
 /* mw_trim() gives what malloc() keeps back to the kernel.  It takes the heap's locks. */
 int mw_trim(void);
+
+/* ------------------------------------------------------------ processes --- */
+
+struct mw_launch {
+	const char *path;        /* of the program; no search in $PATH */
+	const char *const *argv; /* both end in a NULL */
+	const char *const *env;
+	int32_t output;          /* a descriptor: its stdout and stderr */
+	int32_t oom_score_adj;   /* beyond -1000 to 1000: as ours is */
+	int32_t death_signal;    /* that it gets when we die; 0: none */
+};
+
+/*
+ * mw_spawn() starts a program, and returns its pid, or a negative errno: why it could not
+ * be executed, too.  It leads a session and a process group of its own, reads nothing
+ * (/dev/null), handles each signal as by default and blocks none, and has no other
+ * descriptor of ours.  That its oom_score_adj could not be had is no failure.  `pidfd`
+ * gets a close-on-exec descriptor of it, or -1 where there is none to be had (Linux < 5.3,
+ * a seccomp filter).
+ *
+ * From the main thread only: the death signal is sent when the *thread* that called
+ * this ends.  It waits until the program runs, 1 ms.  Before Linux 5.9 descriptors that
+ * are not close-on-exec are inherited.
+ */
+int mw_spawn(const struct mw_launch *launch, int *pidfd);
+
+/*
+ * From mw_adopt_orphans() on, descendants of ours that lose their parent become our
+ * children, to be reaped by us, and not init's (prctl(2), PR_SET_CHILD_SUBREAPER).
+ */
+int mw_adopt_orphans(void);
+
+/*
+ * The keeper is a small process that outlives us to end our workers, whatever we die
+ * of.  mw_keeper_start() returns its pid, or a negative errno; `pipe` is for
+ * mw_keeper_tell(), and once the last copy of that is closed it ends the workers it
+ * still knows: SIGTERM to their process groups, SIGKILL after `grace_ns` (0: at once).
+ * With none to end it just exits; reap it.  Of our descriptors it keeps only `keep` (a
+ * lock held by flock(2); -1: none), so that who waits for that waits for its end, too.
+ * From the main thread, before memory is short: it never allocates.
+ */
+int mw_keeper_start(int64_t grace_ns, int keep, int *pipe, int *pidfd);
+
+/*
+ * mw_keeper_tell() adds a worker, our child and the leader of its process group, or removes
+ * one, before it is reaped.  -EINVAL a pid of nobody's; 0, or -EAGAIN it does not read (stopped), -EPIPE it
+ * is gone: start another one and tell it all.  SIGPIPE must be ignored, as it is in Python.
+ */
+int mw_keeper_tell(int pipe, pid_t pid, int add);
 
 /* <<< what Python reads ends here */
 

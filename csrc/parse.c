@@ -201,11 +201,14 @@ int mw_parse_stat(const char *text, size_t len, struct mw_stat *out)
 	EXPECT(&rest, " ");
 	stat.ppid = id(&rest);
 	for (int field = 5; field <= 22; field++) {
+		bool negative;
+
 		EXPECT(&rest, " ");
 		/* The terminal's group, priority and nice can be negative; a start time never. */
-		if (field < 22)
-			take(&rest, '-');
+		negative = field < 22 && take(&rest, '-');
 		stat.start_time = number(&rest);
+		if (field == 6)
+			stat.session = negative || stat.start_time > INT32_MAX ? 0 : (int32_t)stat.start_time;
 	}
 	/* Every kernel has more fields: what ends here may have lost digits. */
 	EXPECT(&rest, " ");

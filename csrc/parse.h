@@ -68,6 +68,7 @@ int mw_parse_statm(const char *text, size_t len, uint64_t page_size, struct mw_s
 struct mw_stat {
 	int32_t pid;
 	int32_t ppid;
+	int32_t session;     /* field 6; 0: another pid namespace's, or it has just ended */
 	uint64_t start_time; /* field 22, clock ticks since boot */
 	uint64_t rss_pages;  /* field 24; MW_ABSENT where the text ends before */
 	char state;

@@ -112,6 +112,9 @@ int mw_kin_kill(const struct mw_kin *list, uint32_t n, uint64_t since_ticks);
 /* Closes their pidfds, and makes the list empty. */
 void mw_kin_close(struct mw_kin *list, uint32_t n);
 
+/* Of this process; also in a forked child, before it executes.  It opens and writes. */
+int mw_set_oom_score_adj(int32_t adj);
+
 /* Who a process is: -ESRCH when it is gone, a zombie too. */
 int mw_read_stat(const char *root, pid_t pid, struct mw_stat *out);
 

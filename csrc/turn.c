@@ -2,6 +2,7 @@
 
 #include "turn.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define SLOT_BITS 6
@@ -184,6 +185,44 @@ void mw_turn_release(struct mw_turn *turn)
 int64_t mw_turn_left_ms(const struct mw_turn *turn, int64_t now_ns)
 {
 	return turn->word ? left_ms(turn->word, now_ns) : -1;
+}
+
+/* Whose slot it is, by the word of who says so. */
+static bool has_slot(const struct mw_board *board, uint32_t slot, const struct mw_owner *owner)
+{
+	struct mw_owner there;
+
+	return !mw_slot_owner(board, slot, &there) && there.pid == owner->pid &&
+	       there.start_time == owner->start_time && there.pid_namespace == owner->pid_namespace &&
+	       there.generation == owner->generation;
+}
+
+/* A lent token's epoch, which no trial has: theirs are odd. */
+#define LENT 0
+
+int mw_turn_lend(struct mw_board *board, uint32_t slot, const struct mw_owner *owner, uint64_t dev, uint64_t ino,
+		 int64_t now_ns, int64_t lease_ms)
+{
+	struct mw_turn turn = { .board = board, .slot = slot };
+	int64_t lease = lease_ms < MW_LEASE_MOST_MS ? lease_ms : MW_LEASE_MOST_MS;
+	uint64_t there, lent;
+	bool can_be_had;
+
+	if (mw_board_broken(board))
+		return -EBADMSG;
+	mw_turn_enter(&turn, dev, ino);
+	there = load(token_word(&turn));
+	can_be_had = is_free(&turn, there, now_ns);
+	if (slot >= MW_SLOTS)
+		return can_be_had ? 0 : -EBUSY;
+	if (!has_slot(board, slot, owner))
+		return -ESTALE;
+	turn.owner = *owner;
+	lent = make_word(&turn, LENT, deadline(now_ns, lease > 0 ? lease : 0));
+	/* Lent to the same worker before: only the deadline is another. */
+	if (!can_be_had && there >> DEADLINE_BITS != lent >> DEADLINE_BITS)
+		return -EBUSY;
+	return swap(token_word(&turn), there, lent) ? 0 : -EBUSY;
 }
 
 /* ------------------------------------------------------------ the other workers --- */

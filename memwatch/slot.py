@@ -52,6 +52,7 @@ class Drain(IntEnum):
     STALLED = lib.MW_DRAIN_STALLED
     LEAK = lib.MW_DRAIN_LEAK
     STOP = lib.MW_DRAIN_STOP
+    TAINTED = lib.MW_DRAIN_TAINTED
 
 
 class RecordKind(IntEnum):

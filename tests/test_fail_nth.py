@@ -25,6 +25,7 @@ HARMLESS = {
     "__errno_location": "an address",
     "free": "cannot fail",
     "getpid": "cannot fail",
+    "getppid": "cannot fail",
     "getrusage": "of this process: cannot fail",
     "geteuid": "cannot fail",
     "sysconf": "the page size, which there always is",
@@ -39,6 +40,7 @@ HARMLESS = {
     "sched_get_priority_min": "of a policy that there is: cannot fail",
     "sched_yield": "cannot fail",
     "sigdelset": "of a signal that there is: cannot fail",
+    "sigemptyset": "cannot fail",
     "sigfillset": "cannot fail",
     "raise": "of the fault that is not ours, after which there is no more",
 }
@@ -314,6 +316,33 @@ def test_f12_f13_f14_f109_descendants_are_found_and_killed_or_not(program: Path,
 def test_f13_f14_f95_a_board_that_cannot_be_made_is_told(program: Path, folder: Path, call: str, how: str) -> None:
     """The error is told where it happened, no half-made file stays, and the next attempt has a whole board."""
     assert 0 < fail(program, "board", folder, call, how)
+
+
+@pytest.mark.parametrize(
+    ("call", "how"),
+    every(
+        {
+            "fork": "EAGAIN ENOMEM",
+            "pipe2": "EMFILE ENFILE",
+            "setsid": "EPERM",
+            "prctl": "EINVAL",
+            "dup2": "EBADF",
+            "fcntl": "EMFILE",
+            "execve": "ENOENT EACCES ENOMEM",
+            "read": "EINTR",
+            "write": "EINTR",
+            "open": "EMFILE EINTR",
+            "openat": "EMFILE EINTR",
+            "close": "EIO",
+            "sigaction": "EINVAL",
+            "close_range": "ENOSYS EINVAL",
+            "pidfd_open": "ENOSYS EPERM EMFILE",
+        }
+    ),
+)
+def test_f13_f14_f109_a_process_is_started_or_it_is_told_why_not(program: Path, call: str, how: str) -> None:
+    """Whatever fails before the program runs, in the child too, is the answer; no zombie and no descriptor is left."""
+    assert 0 < fail(program, "spawn", Path("/"), call, how)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@
  * SCENARIO is "tree" (ROOT has a /proc of pid 4242, and figures that stand still),
  * "facts" (the same, and all facts are read, which takes long), "self" (this process, below
  * ROOT, on a machine that lives), "kin" (this process's threads, descendants and page lists,
- * there) or "board" (ROOT is a folder to put one in).  wraps.h has CALL and HOW.  The brake is in
- * fail_brake.c.
+ * there), "spawn" (a program and a keeper are started) or "board" (ROOT is a folder to put one
+ * in).  wraps.h has CALL and HOW.  The brake is in fail_brake.c.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -496,6 +497,52 @@ static void judge_kin(const struct kin_outcome *o, bool must_not_matter)
 	CHECK(o->pagesets >= 0 || o->pagesets == -plan.error || !plan.error);
 }
 
+/* -------------------------------------------------------------- processes --- */
+
+/* How many calls there were, in children too. */
+static _Atomic unsigned long *calls;
+
+static int status_of(pid_t pid)
+{
+	int status = -1;
+
+	while (__real_waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
+}
+
+/* One is started and ends; a keeper is told of it, and ends too. */
+static void run_spawn(bool must_not_matter)
+{
+	const char *const argv[] = { "true", NULL }, *const env[] = { NULL };
+	const struct mw_launch launch = { "/bin/true", argv, env, STDERR_FILENO, 500, SIGKILL };
+	int pidfd = -7, pipe = -7, pid = mw_spawn(&launch, &pidfd);
+
+	CHECK(pid > 0 || pid == -plan.error);
+	CHECK(pid > 0 || !must_not_matter);
+	CHECK((pidfd == -7) == (pid < 0));
+	if (pid > 0)
+		CHECK_EQ(0, status_of(pid));
+	mw_close_file(&pidfd);
+
+	pidfd = -7;
+	pid = mw_keeper_start(0, -1, &pipe, &pidfd);
+	CHECK(pid > 0 || pid == -plan.error);
+	CHECK((pidfd == -7) == (pid < 0) && (pipe == -7) == (pid < 0));
+	if (pid > 0) {
+		int err = mw_keeper_tell(pipe, INT32_MAX, 1), status;
+
+		/* One that could not become a keeper has gone. */
+		CHECK(!err || err == -plan.error || err == -EPIPE);
+		mw_close_file(&pipe);
+		status = status_of(pid);
+		CHECK(WIFEXITED(status) && (!WEXITSTATUS(status) || !must_not_matter));
+	}
+	mw_close_file(&pidfd);
+	/* No zombie is left. */
+	CHECK(__real_waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
+}
+
 /* ------------------------------------------------------------------ main --- */
 
 static int descriptors(void)
@@ -598,6 +645,34 @@ static unsigned long fail_kin(void)
 	return n - 1;
 }
 
+static unsigned long fail_spawn(void)
+{
+	unsigned long n = 0;
+
+	calls = mmap(NULL, sizeof(*calls), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (calls == MAP_FAILED)
+		return 0;
+	signal(SIGPIPE, SIG_IGN);
+	plan.tally = calls;
+	do {
+		int failures = check_failed, open_before = descriptors();
+		/* Without a pidfd, or with a signal that is ignored, it is started all the same. */
+		bool free_to_fail = plan.error == EINTR || !strcmp(plan.call, "close") ||
+				    !strcmp(plan.call, "close_range") || !strcmp(plan.call, "pidfd_open") ||
+				    !strcmp(plan.call, "sigaction");
+
+		plan.nth = ++n;
+		plan.seen = 0;
+		atomic_store(calls, 0);
+		run_spawn(free_to_fail);
+		plan.nth = 0;
+		CHECK_EQ(open_before, descriptors());
+		if (check_failed > failures)
+			fprintf(stderr, "... when call %lu of %s failed\n", n, plan.call);
+	} while (atomic_load(calls) >= n);
+	return n - 1;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned long n;
@@ -609,6 +684,8 @@ int main(int argc, char **argv)
 		n = fail_board(argv[2]);
 	} else if (!strcmp(argv[1], "kin")) {
 		n = fail_kin();
+	} else if (!strcmp(argv[1], "spawn")) {
+		n = fail_spawn();
 	} else {
 		bool self = !strcmp(argv[1], "self");
 

@@ -6,7 +6,7 @@
  * What ends processes is in test_brake_kill.c.  Each case has a driver, a thread that is
  * never parked, since it blocks the signal: it moves memory, waits and judges.
  *
- * links: parse.c parse_zone.c procfs.c procfs_kin.c procfs_zone.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c judge.c brake.c brake_hold.c brake_kill.c brake_look.c brake_start.c brake_turn.c turn.c
+ * links: parse.c parse_zone.c procfs.c procfs_walk.c procfs_kin.c procfs_zone.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c board_bell.c judge.c brake.c brake_hold.c brake_kill.c brake_look.c brake_start.c brake_turn.c turn.c
  */
 #include <dirent.h>
 #include <sys/mman.h>
@@ -1165,6 +1165,52 @@ static void limit_rss(uint64_t limit)
 	wait_for_looks(3);
 }
 
+static void order(const struct place *place, uint64_t rss_limit, uint64_t drain)
+{
+	const struct mw_orders orders = { .drain = drain, .rss_limit = rss_limit };
+
+	CHECK_EQ(0, mw_slot_set_orders(place->board, place->slot, &place->owner, &orders));
+	UNTIL(word(MW_WORD_DRAIN) == drain);
+}
+
+/* The watchdog's limit counts where it is lower than Python's; it waits at the bell meanwhile. */
+static void obey(const struct place *place)
+{
+	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint32_t rung = mw_board_rung(place->board);
+
+	CHECK_EQ(0, word(MW_WORD_DRAIN));
+	order(place, 2000 * page, MW_DRAIN_AGE);
+	wait_for_looks(3);
+	CHECK(!(word(MW_WORD_FLAGS) & MW_NEWS_OVER));
+	CHECK_EQ(rung, mw_board_rung(place->board));
+	CHECK_EQ(-ETIMEDOUT, mw_board_wait(place->board, rung, 1));
+	CHECK_EQ(-ETIMEDOUT, mw_board_wait(place->board, rung, -1));
+	resident(2001);
+	CHECK_EQ(0, mw_board_wait(place->board, rung, HOUR_NS));
+	UNTIL(word(MW_WORD_FLAGS) & MW_NEWS_OVER);
+	/* Woken once, however long it stays so. */
+	wait_for_looks(5);
+	CHECK_EQ(rung + 1, mw_board_rung(place->board));
+	CHECK_EQ(0, mw_board_wait(place->board, rung, 0));
+	/* Another board's watchdog has not heard of it. */
+	CHECK_EQ(0, mw_brake_board(brake, NULL, 0, NULL));
+	UNTIL(!word(MW_WORD_DRAIN));
+	UNTIL(!(word(MW_WORD_FLAGS) & MW_NEWS_OVER));
+	CHECK_EQ(0, mw_brake_board(brake, place->board, place->slot, &place->owner));
+	UNTIL(mw_board_rung(place->board) == rung + 2);
+	CHECK_EQ(MW_DRAIN_AGE, word(MW_WORD_DRAIN));
+	resident(2000);
+	UNTIL(!(word(MW_WORD_FLAGS) & MW_NEWS_OVER));
+	/* Python's own, where that is the lower one; and then nobody's. */
+	limit_rss(1000 * page);
+	order(place, MW_NO_LIMIT, MW_DRAIN_TAINTED);
+	CHECK_EQ(rung + 3, mw_board_rung(place->board));
+	limit_rss(MW_NO_LIMIT);
+	order(place, MW_NO_LIMIT, MW_DRAIN_NO);
+	resident(1000);
+}
+
 static void board_drive(void)
 {
 	struct place places[2];
@@ -1218,6 +1264,8 @@ static void board_drive(void)
 	limit_rss(1);
 	CHECK_EQ(wakes + 1, atomic_load(&places[0].board->memory->wake));
 	limit_rss(MW_NO_LIMIT);
+
+	obey(&places[0]);
 
 	/* Cut short under it: it lives, says so, and is quiet about it without a board. */
 	snprintf(path, sizeof(path), "%s/board", places[0].folder);

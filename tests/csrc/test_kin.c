@@ -5,7 +5,7 @@
  * process that cannot be looked at) is set up in trees below that folder, laid out like
  * "/": what they say is made up, but the processes are real, and so are the pidfds.
  *
- * links: parse.c parse_zone.c procfs.c procfs_kin.c
+ * links: parse.c parse_zone.c procfs.c procfs_walk.c procfs_kin.c procfs_family.c
  */
 #include <dirent.h>
 #include <errno.h>

@@ -8,6 +8,7 @@
  *
  * links: parse.c procfs.c board.c board_file.c board_guard.c judge.c turn.c brake_turn.c
  */
+#include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -710,6 +711,53 @@ static void growing(void)
 	part();
 }
 
+/* Lent in a worker's name, a token is another's to everybody, that worker too. */
+static void lent(void)
+{
+	struct mw_turn *a, *b;
+	struct mw_owner other;
+	int64_t end = NOW + 400 * MS;
+
+	meet(2);
+	a = &workers[0];
+	b = &workers[1];
+	mw_turn_enter(a, 7, 7);
+	mw_turn_enter(b, 7, 7);
+	/* To look takes nothing. */
+	CHECK_EQ(0, mw_turn_lend(board, MW_SLOTS, NULL, 7, 7, NOW, 400));
+	CHECK_EQ(MW_TURN_FREE, mw_turn_look(a, NOW));
+	CHECK_EQ(0, mw_turn_lend(board, a->slot, &a->owner, 7, 7, NOW, 400));
+	CHECK_EQ(-EBUSY, mw_turn_lend(board, MW_SLOTS, NULL, 7, 7, NOW, 400));
+	CHECK_EQ(-EBUSY, mw_turn_lend(board, b->slot, &b->owner, 7, 7, NOW, 400));
+	CHECK_EQ(0, mw_turn_lend(board, b->slot, &b->owner, 7, 8, NOW, 400)); /* another limit */
+	for (uint32_t i = 0; i < 2; i++) {
+		CHECK_EQ(MW_TURN_OTHERS, mw_turn_look(&workers[i], end));
+		CHECK(!mw_turn_take(&workers[i], 3, end));
+		CHECK_EQ(MW_TURN_FREE, mw_turn_look(&workers[i], end + MS));
+	}
+	/* Prolonged, to 10 s at most; given back. */
+	CHECK_EQ(0, mw_turn_lend(board, a->slot, &a->owner, 7, 7, NOW, 1000000));
+	CHECK_EQ(MW_TURN_OTHERS, mw_turn_look(a, NOW + MW_LEASE_MOST_MS * MS));
+	CHECK_EQ(MW_TURN_FREE, mw_turn_look(a, NOW + (MW_LEASE_MOST_MS + 1) * MS));
+	CHECK_EQ(0, mw_turn_lend(board, a->slot, &a->owner, 7, 7, NOW + 5 * S, 0));
+	CHECK_EQ(MW_TURN_FREE, mw_turn_look(b, NOW + 5 * S + MS));
+	/* Who brakes is let, even by who would stop it. */
+	CHECK(mw_turn_take(a, 3, NOW + 6 * S));
+	CHECK_EQ(-EBUSY, mw_turn_lend(board, a->slot, &a->owner, 7, 7, NOW + 6 * S, 400));
+	CHECK_EQ(MW_TURN_MINE, mw_turn_look(a, NOW + 6 * S));
+	mw_turn_release(a);
+	/* It ends with the slot. */
+	CHECK_EQ(0, mw_turn_lend(board, a->slot, &a->owner, 7, 7, NOW + 7 * S, 400));
+	CHECK_EQ(0, mw_slot_release(board, a->slot, &a->owner));
+	CHECK_EQ(MW_TURN_FREE, mw_turn_look(b, NOW + 7 * S));
+	CHECK_EQ(-ESTALE, mw_turn_lend(board, a->slot, &a->owner, 7, 7, NOW + 7 * S, 400));
+	other = b->owner;
+	other.start_time++;
+	CHECK_EQ(-ESTALE, mw_turn_lend(board, b->slot, &other, 7, 7, NOW + 7 * S, 400));
+	CHECK_EQ(MW_TURN_FREE, mw_turn_look(b, NOW + 7 * S));
+	part();
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -731,6 +779,7 @@ int main(int argc, char **argv)
 		{ "moving", moving },
 		{ "broken", broken },
 		{ "growing", growing },
+		{ "lent", lent },
 	};
 
 	if (argc < 2)

@@ -23,6 +23,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -109,6 +110,13 @@ WRAP(off_t, lseek, (int fd, off_t at, int from), (fd, at, from))
 WRAP(int, poll, (struct pollfd *fds, nfds_t n, int ms), (fds, n, ms))
 WRAP(int, setrlimit, (int what, const struct rlimit *to), (what, to))
 WRAP(int, prlimit, (pid_t pid, int what, const struct rlimit *to, struct rlimit *old), (pid, what, to, old))
+WRAP(pid_t, fork, (void), ())
+WRAP(pid_t, setsid, (void), ())
+WRAP(int, pipe2, (int ends[2], int flags), (ends, flags))
+WRAP(int, dup2, (int from, int to), (from, to))
+WRAP(int, fcntl, (int fd, int what, long with), (fd, what, with))
+WRAP(pid_t, waitpid, (pid_t pid, int *status, int flags), (pid, status, flags))
+WRAP(int, execve, (const char *path, char *const *argv, char *const *env), (path, argv, env))
 WRAP_CODE(pthread_atfork, (void (*a)(void), void (*b)(void), void (*c)(void)), (a, b, c))
 WRAP_CODE(pthread_attr_init, (pthread_attr_t *out), (out))
 WRAP_CODE(pthread_attr_setstack, (pthread_attr_t *of, void *at, size_t size), (of, at, size))
@@ -127,6 +135,7 @@ long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f)
 			   number == SYS_getdents64    ? "getdents64" :
 			   number == SYS_futex	       ? "futex" :
 			   number == SYS_tgkill	       ? "tgkill" :
+			   number == SYS_close_range   ? "close_range" :
 			   number == SYS_pidfd_open    ? "pidfd_open" :
 			   number == SYS_pidfd_send_signal ? "pidfd_send_signal" :
 							 NULL;
