@@ -16,7 +16,7 @@ from .model import Binding, Failure, Pressure, ProcessMemory, Sample, Tree, Wate
 from .sampler import Sampler, sample
 
 if TYPE_CHECKING:
-    from .brake import check, guard, label, peak, shield, start, stop, trial
+    from .brake import check, draining, guard, label, peak, shield, start, stop, trial
 
 __all__ = [
     "Binding",
@@ -36,6 +36,7 @@ __all__ = [
     "Tree",
     "Watermarks",
     "check",
+    "draining",
     "guard",
     "label",
     "peak",
@@ -46,7 +47,7 @@ __all__ = [
     "trial",
 ]
 
-_OF_THE_BRAKE = frozenset({"check", "guard", "label", "peak", "shield", "start", "stop", "trial"})
+_OF_THE_BRAKE = frozenset({"check", "draining", "guard", "label", "peak", "shield", "start", "stop", "trial"})
 
 
 def __getattr__(name: str) -> Any:

@@ -182,6 +182,11 @@ class Board:
         return f"{self._folder}/board"
 
     @property
+    def mapping(self) -> Mapping:
+        """What is mapped now; another one once check() had to open the board anew."""
+        return self._mapped()
+
+    @property
     def slot(self) -> Slot | None:
         """Our own; None before claim(), and in a child that was forked after it."""
         return self._slot if self._slot is not None and self._slot.mine else None

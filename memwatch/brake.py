@@ -22,13 +22,13 @@ from .errors import MemwatchError
 from .giveback import describe, let_go
 from .model import escape
 from .raising import Flying
-from .running import Running
+from .running import Running, tell
 from .trials import Trial, last
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_TOLD = lib.MW_WORD_TOLD
+_TOLD, _DRAIN = lib.MW_WORD_TOLD, lib.MW_WORD_DRAIN
 
 # What check() reads; the native thread's words once it runs.
 _NOTHING = memoryview(bytes(8)).cast("Q")
@@ -43,6 +43,7 @@ class _Process:
         self.clerk: Clerk | None = None
         self.registered = False
         self.exiting = False
+        self.unfit = False
 
 
 _process = _Process()
@@ -79,7 +80,7 @@ def start(
 
     guard() and trial() call it by themselves, with defaults and MEMWATCH_* variables. Sizes are "2GB", "1.5GiB",
     "10%" of the limit that binds, or bytes; times are "50ms", "5s", or seconds. None is MEMWATCH_BRAKE and so on,
-    or else the default, which model.py gives with its reason.
+    or what memwatch.toml or pyproject.toml says, or else the default, which model.py gives with its reason.
 
     Args:
         brake: Headroom below which the trial must end.
@@ -104,7 +105,7 @@ def start(
         MemwatchError: No thread can be started; a sub-interpreter.
     """
     arguments = {name: value for name, value in locals().items() if name != "root"}
-    settings = config.Settings.read(os.environ, **arguments)
+    settings = config.Settings.load(os.environ, known=config.BRAKE, **arguments)
     _refuse_subinterpreter()
     with _process.lock:
         now = running.current
@@ -120,15 +121,21 @@ def start(
 
 def _start(settings: config.Settings, root: str) -> None:
     it = Running(settings, root)
-    it.start()
-    clerk = Clerk(it)
+    if (worker := running.lean()) is not None:
+        worker.hand_over()
     try:
-        clerk.start()
-    except RuntimeError as error:  # "can't start new thread"
-        it.stop()
-        raise MemwatchError(
-            f"the brake's helper cannot be started ({error}): raise `ulimit -u`, or pids.max of the container"
-        ) from None
+        it.start()
+        clerk = Clerk(it)
+        try:
+            clerk.start()
+        except RuntimeError as error:  # "can't start new thread"
+            it.stop()
+            raise MemwatchError(
+                f"the brake's helper cannot be started ({error}): raise `ulimit -u`, or pids.max of the container"
+            ) from None
+    except BaseException:
+        _watch_again()
+        raise
     _register()
     _set(it, clerk)
 
@@ -140,8 +147,19 @@ def stop() -> None:
         _set(None, None)
         if it is not None:
             it.stop()
+            if not _process.exiting:
+                _watch_again()
     if clerk is not None:
         clerk.join()
+
+
+def _watch_again() -> None:
+    """A watchdog's worker is seen on the board all its life, with or without a brake."""
+    if (worker := running.lean()) is not None:
+        try:
+            worker.watch()
+        except OSError as error:
+            tell("warning", f"this worker is not seen on the board any more: {error.strerror}")
 
 
 def _register() -> None:
@@ -211,11 +229,26 @@ def _running() -> Running | None:
     return running.current
 
 
+def is_ready() -> bool:
+    """Whether trials can be braked here; if not, that is said once. For what guards without having been asked to."""
+    try:
+        return _running() is not None
+    except MemwatchError as error:
+        if not _process.unfit:
+            _process.unfit = True
+            tell("warning", f"trials are not guarded here: {error}")
+        return False
+
+
 # --------------------------------------------------------------------------- trials ---
 
 
 def _begin(label: str, key: str = "") -> Trial | None:
-    """A trial that is admitted and not armed yet; None while the interpreter exits."""
+    """
+    A trial that is admitted and not armed yet; None while the interpreter exits.
+
+    One with a *key* was begun elsewhere, and who did that sees to it that the worker leaves when it is asked to.
+    """
     owner = _running()
     if owner is None:
         return None
@@ -223,6 +256,8 @@ def _begin(label: str, key: str = "") -> Trial | None:
     if get_ident() in owner.trials:
         check()
     else:
+        if not number and owner.words[_DRAIN]:
+            running.leave_if_asked()
         owner.admit(escape(label), number)
     return Trial(owner, label, number)
 
@@ -259,6 +294,7 @@ def guard(fn: Any = None, /, *, label: _Text = None, parameters: _Text = None, k
         EmergencyBrake: The trial was stopped.
         NotAdmitted: There was not enough memory to begin for `admit_timeout`.
         TooManyBrakes: The last `max_brakes` trials were all stopped.
+        SystemExit: Before it begins: this worker's watchdog wants it to end between two trials (status 75).
     """
     if fn is None:
         return lambda it: guard(it, label=label, parameters=parameters, key=key)
@@ -376,6 +412,17 @@ def peak() -> int | None:
     it = running.current
     at = None if it is None else it.trials.get(get_ident())
     return last.peak if at is None else at.peak
+
+
+def draining() -> str | None:
+    """
+    Why this worker shall end after its current trial: "age", "rss", "stop" ...; None: it need not. Its watchdog asks.
+
+    guard(), trial() and Optuna's studies see to it by themselves. A loop of one's own that has something to save ends
+    with `sys.exit(75)` where it suits, and is started anew; past the deadline comes SIGINT.
+    """
+    why = running.asked()
+    return why.name.lower() if why else None
 
 
 def check() -> None:

@@ -12,13 +12,13 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from . import config, policy
+from . import _native, config, policy
 from ._native import ffi, lib
 from .board import Board
 from .errors import BoardError, MemwatchError, NotAdmitted, ReadingError, SettingsError, TooManyBrakes
 from .raising import Flying, Tracer, is_own, may_cut, may_cut_thread, may_meet
 from .sampler import Sampler
-from .slot import Place, Slot, Work, WorkWords, why
+from .slot import Drain, Place, Slot, Work, WorkWords, why
 from .units import format_size
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ ADMIT_EVERY = 0.05  # s; a look while a trial waits for memory
 FRESH_NS = 250_000_000  # the native thread's last look is this old at most, or it is not relied on
 SEATS = lib.MW_WORD_SEATS
 UNKNOWN = 2**64 - 1
+DRAINED = os.EX_TEMPFAIL  # 75, the status of a worker that has left as it was asked to
 
 
 class _Glue:
@@ -75,6 +76,41 @@ def _reaches_stderr(logger: Any) -> bool:
     return False
 
 
+def lean() -> Any:
+    """What the watchdog put into this process (_inject/sitecustomize.py has it); None: it is no worker of one."""
+    worker = getattr(_native, "worker", None)
+    return worker if worker is not None and worker.pid == os.getpid() else None
+
+
+def asked() -> Drain:
+    """Whether this process shall end after its trial, and why."""
+    if current is not None:
+        word = current.words[lib.MW_WORD_DRAIN]
+    else:
+        word = 0 if (worker := lean()) is None else worker.drain()
+    try:
+        return Drain(word)
+    except ValueError:  # of a later version
+        return Drain.STOP
+
+
+# In a log "headroom" would be found by who looks for "oom".
+_SAID = {Drain.HEADROOM: "memory is short", Drain.LEAK: "it leaks", Drain.STOP: "it stops"}
+
+
+def leave_if_asked() -> None:
+    """
+    Between two trials: ends this worker, if the watchdog asked for that.
+
+    Raises:
+        SystemExit: It did; the status is DRAINED.
+    """
+    if why := asked():
+        reason = _SAID.get(why, why.name.lower())
+        tell("info", f"this worker ends here, between two trials, as its watchdog has asked it to ({reason})")
+        raise SystemExit(DRAINED)
+
+
 def least_limit(sampler: Sampler) -> int:
     """The least of what can bind this process, in bytes."""
     sample = sampler.sample()
@@ -94,6 +130,7 @@ class Running:
         words: What the native thread and Python share; csrc/memwatch.h has the list.
         trials: The innermost trial of each thread, by its ident.
         marks, patience: What policy goes by.
+        number: This worker's under a watchdog; 0 without one.
         forking: Threads inside of fork(), by ident. Functions that are called there (os.register_at_fork) are not cut:
             what they raise is dropped, and the lock of logging that they take would never be released.
     """
@@ -120,6 +157,8 @@ class Running:
         self.slot: Slot | None = None
         self.said: set[str] = set()
         self.work = WorkWords()
+        self.number = 0 if (worker := lean()) is None else worker.number
+        self.work.words.worker = self.number
         self.work_epoch = 0
         self.tainted = False
         self.handle: Any = ffi.NULL
@@ -208,7 +247,7 @@ class Running:
         self.tracer.stop()
         board, self.board, self.slot = self.board, None, None
         self.place = None  # unmapped now, and not when garbage is next collected: 16 boards can be mapped
-        if board is not None:
+        if board is not None and not self.number:  # a watchdog's worker keeps its slot to the end
             board.close()
         if not self.trials:  # one that gives back its memory looks at it
             self.sampler.close()
@@ -235,7 +274,12 @@ class Running:
         try:
             self.board = Board.open(self.settings.board, create=True)
             self.slot = self.board.claim(groups=[(it.dev, it.ino) for it in self.sampler.groups])
-            self.slot.set_work(Work())
+            before = self.slot.work() if self.number else None
+            if before is not None and before.worker == self.number:  # stopped, and started again
+                self.tainted, self.epochs = before.tainted, max(before.epoch - 1, 0) // 2
+                self.work_epoch = 2 * self.epochs + 1 if before.epoch else 0
+            epoch = self.work_epoch and self.work_epoch + 1  # even: none runs
+            self.slot.set_work(Work(worker=self.number, epoch=epoch, tainted=self.tainted))
             self._write_to(self.slot)
         except (BoardError, OSError) as error:
             self.slot = None
@@ -256,6 +300,7 @@ class Running:
         try:
             if slot is None:
                 self.slot = slot = board.claim(groups=[(it.dev, it.ino) for it in self.sampler.groups])
+                slot.set_work(Work(worker=self.number))
                 self._write_to(slot)
             else:
                 board.check()
@@ -300,8 +345,8 @@ class Running:
 
     @property
     def worker(self) -> str:
-        """What this worker is called in the log: "Worker 1", by its slot."""
-        return f"Worker {self.slot.number + 1}" if self.slot is not None else f"Worker {self.pid}"
+        """What this worker is called in the log: "Worker 1", by its number under a watchdog, or else by its slot."""
+        return f"Worker {self.number or (self.pid if self.slot is None else self.slot.number + 1)}"
 
     # ------------------------------------------------------------------ admission ---
 
@@ -320,6 +365,7 @@ class Running:
         Raises:
             NotAdmitted: Memory did not come back in time.
             TooManyBrakes: The last trials were all braked.
+            SystemExit: The watchdog asks this worker to end, and it has to wait.
         """
         if not policy.may_go_on(self.patience, self.brakes_in_row):
             raise TooManyBrakes(
@@ -336,6 +382,9 @@ class Running:
             if admission is policy.Admission.REFUSE:
                 self.write_work(None)
                 raise NotAdmitted(f"{label} {policy.refusal(self.marks, waited, headroom)}")
+            if self.words[lib.MW_WORD_DRAIN]:
+                self.write_work(None)
+                leave_if_asked()
             if not told:
                 told = True
                 self.write_waiting(label, key)

@@ -28,6 +28,7 @@ PUBLIC = {
     "Tree",
     "Watermarks",
     "check",
+    "draining",
     "guard",
     "label",
     "peak",

@@ -99,7 +99,7 @@ class Watch:
     """What one process knows of a study's dead workers."""
 
     def __init__(self, study: optuna.Study) -> None:
-        self.is_private = _is_private(study._storage)
+        self.is_private = is_private(study._storage)
         self.write_after = 0.0  # s; a worker that others cannot see on the board says at once who it is
         self._seen: set[int] = set()
         self._look_at = self._check_at = 0.0
@@ -122,7 +122,7 @@ class Watch:
                 self._check_at = now + CHECK_EVERY
 
 
-def _is_private(storage: Any) -> bool:
+def is_private(storage: Any) -> bool:
     """Whether no other process can open it; one of SQLite in memory is another one in each thread, even."""
     if isinstance(storage, optuna.storages.InMemoryStorage):
         return True

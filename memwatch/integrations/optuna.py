@@ -21,6 +21,7 @@ import memwatch
 
 from ..errors import SettingsError
 from . import _interrupts
+from ._calls import Call
 from ._guarded import Braked, Guarded, Objective
 from ._owners import Verdict
 from ._survivors import bury, reap, verdicts
@@ -51,17 +52,23 @@ def optimize(
         n_trials, timeout, n_jobs, catch, callbacks, others: As study.optimize() has them.
         braked, limit: As guard() has them.
 
+    Under a watchdog n_trials counts over all lives of the worker, and one that is to end does so once its trial was
+    told; with a study that other processes can open, for one in memory is gone with its life.
+
     Raises:
         TooManyBrakes: The last `max_brakes` trials of this worker were all braked.
         SettingsError: As guard().
+        SystemExit: This worker's watchdog wants it to end between two trials (status 75).
     """
-    guarded = guard(objective, braked=braked, limit=limit)
+    call = Call(study, guard(objective, braked=braked, limit=limit), n_trials)
     caught = (catch,) if isinstance(catch, type) else tuple(catch)
-    others |= {"n_trials": n_trials, "timeout": timeout, "catch": (*caught, memwatch.EmergencyBrake)}
-    if n_jobs == 1:
-        _interrupts.optimize(study, guarded, callbacks or (), **others)
-    else:
-        study.optimize(guarded, n_jobs=n_jobs, callbacks=callbacks, **others)
+    others |= {"n_trials": call.left, "timeout": timeout, "catch": (*caught, memwatch.EmergencyBrake)}
+    around = call.around(callbacks)
+    with call.run():
+        if n_jobs == 1:
+            _interrupts.optimize(study, call.objective, around or (), **others)
+        else:
+            study.optimize(call.objective, n_jobs=n_jobs, callbacks=around, **others)
 
 
 def guard(objective: Objective, *, braked: Braked = None, limit: str | int | None = None) -> Objective:

@@ -1099,7 +1099,17 @@ def as_nobody(folder: str) -> None:
     """Another user, who may lock 64 KiB and has no privilege."""
     machine = Machine(folder)
     # What is installed where that user may not read is loaded before.
-    for name in ("logging", "atexit", "functools", "memwatch.brake", "_interpreters", "_xxsubinterpreters"):
+    for name in (
+        "logging",
+        "atexit",
+        "functools",
+        "tomllib",
+        "encodings.utf_8_sig",
+        "memwatch.configfile",
+        "memwatch.brake",
+        "_interpreters",
+        "_xxsubinterpreters",
+    ):
         with suppress(ImportError):
             importlib.import_module(name)
     os.chmod(folder, 0o755)
