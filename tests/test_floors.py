@@ -24,7 +24,8 @@ FLOORS = {
     },
     4: {
         *{"integrations", "_inject", "replay", "leaks", "testing", "doctor"},
-        *{"measuring", "measuring_brake", "measuring_cost", "measuring_workers", "measuring_watchdog"},
+        *{"measuring", "measuring_brake", "measuring_cost", "measuring_workers"},
+        *{"measuring_watchdog", "measuring_beside"},
     },
     5: {
         *{"cli", "cli_config", "cli_run", "status", "top", "showing", "reaping"},
