@@ -73,6 +73,7 @@ class Seen(NamedTuple):
         age_limit: When this life is over.
         rss: Of its whole tree; pages that are shared count for each: an upper bound.
         own_rss: Of its first process alone.
+        most: What the tree holds at most, after the last reading of PSS; None: none was needed.
         pss: Of the tree, each page counted once; None unless it was asked for and could be had.
         headroom: As seen from its cgroups.
         binds: What that is measured against.
@@ -90,6 +91,7 @@ class Seen(NamedTuple):
     age_limit: float | None = None
     rss: int | None = None
     own_rss: int | None = None
+    most: int | None = None
     pss: int | None = None
     headroom: int | None = None
     binds: Limit = MACHINE
@@ -149,10 +151,18 @@ def is_over(limits: Limits, seen: Seen) -> bool:
 
 
 class Confirmed(NamedTuple):
-    """When PSS was last read, in seconds, and the sum of RSS then, in bytes."""
+    """
+    The last reading of PSS.
+
+    Attributes:
+        time: When, in seconds.
+        rss: The sum of RSS then, in bytes.
+        pss: What was read, in bytes; None: it could not be.
+    """
 
     time: float
     rss: int
+    pss: int | None = None
 
 
 def needs_pss(limits: Limits, seen: Seen, last: Confirmed | None, time: float) -> bool:
@@ -350,6 +360,11 @@ def has_room(limits: Limits, headroom: int | None) -> bool:
     return headroom is None or headroom >= room(limits)
 
 
+def at_most(rss: int, last: Confirmed | None) -> int:
+    """What a tree holds at most, in bytes, whose RSS adds up to *rss*: what is new since PSS was read may be its own."""
+    return rss if last is None or last.pss is None else min(rss, last.pss + max(rss - last.rss, 0))
+
+
 def period(limits: Limits, crew: Sequence[Seen], headroom: int | None) -> float:
     """How long until the next look, in seconds: no fill passes a limit by more than the shortest of them."""
     distances = [] if headroom is None else [headroom - limits.min_available]
@@ -359,6 +374,6 @@ def period(limits: Limits, crew: Sequence[Seen], headroom: int | None) -> float:
         # What its own thread watches wakes us; its children nobody else watches.
         alone = seen.reports and seen.rss == seen.own_rss
         if limits.max_rss is not None and seen.rss is not None and not alone:
-            distances.append(limits.max_rss - seen.rss)
+            distances.append(limits.max_rss - (seen.rss if seen.most is None else seen.most))
     least = min(distances, default=8 * GB)
     return min(max(least / FILL_RATE, LOOK_LEAST), LOOK_MOST, limits.interval)

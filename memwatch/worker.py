@@ -224,8 +224,11 @@ class Worker:
         )
         if restart.needs_pss(limits, seen, self._confirmed, time):
             assert seen.rss is not None
-            self._confirmed = restart.Confirmed(time, seen.rss)
-            seen = seen._replace(pss=_pss(family))
+            pss = _pss(family)
+            self._confirmed = restart.Confirmed(time, seen.rss, pss)
+            seen = seen._replace(pss=pss)
+        if self._confirmed is not None and seen.rss is not None:
+            seen = seen._replace(most=restart.at_most(seen.rss, self._confirmed))
         self.seen = seen
 
 

@@ -322,6 +322,9 @@ def test_there_is_room_for_one_more(headroom: int | None, room: bool) -> None:
             [at(200 * GB, 8 * GB, reports=True, own_rss=GB)], 200 * GB, 0.05, id="nobody-watches-its-children"
         ),
         pytest.param([at(200 * GB, 8 * GB, own_rss=8 * GB)], 200 * GB, 0.05, id="it-does-not-report"),
+        pytest.param(
+            [at(200 * GB, 20 * GB, own_rss=GB, most=8 * GB - 2**32)], 200 * GB, 1.0, id="f80-most-of-it-is-shared"
+        ),
         pytest.param([at(2 * GB, reports=True, own_rss=GB, binds=CGROUP)], 200 * GB, 0.05, id="another-limit"),
         pytest.param([Seen(Life())], None, 8 * GB / 2**32, id="nothing-is-known"),
     ],
@@ -329,6 +332,22 @@ def test_there_is_room_for_one_more(headroom: int | None, room: bool) -> None:
 def test_the_next_look_comes_before_a_limit_can(crew: list[Seen], headroom: int | None, seconds: float) -> None:
     """Between 50 ms and 5 s, at 4 GiB/s."""
     assert pytest.approx(seconds) == restart.period(LIMITS, crew, headroom)
+
+
+@pytest.mark.parametrize(
+    ("rss", "last", "most"),
+    [
+        pytest.param(9, None, 9, id="never-read"),
+        pytest.param(9, Confirmed(0, 9), 9, id="could-not-be-read"),
+        pytest.param(9, Confirmed(0, 9, 3), 3, id="f80-shared"),
+        pytest.param(11, Confirmed(0, 9, 3), 5, id="what-is-new-may-be-its-own"),
+        pytest.param(7, Confirmed(0, 9, 3), 3, id="less-since"),
+        pytest.param(2, Confirmed(0, 9, 3), 2, id="no-more-than-the-sum"),
+    ],
+)
+def test_f80_what_a_tree_holds_at_most(rss: int, last: Confirmed | None, most: int) -> None:
+    """A tree that shares its pages is not looked at each 50 ms because they add up to more than the limit."""
+    assert most == restart.at_most(rss, last)
 
 
 def test_each_is_looked_at_once_an_interval() -> None:
