@@ -337,19 +337,21 @@ def main(argv: Sequence[str] | None = None, *, measure: Measure | None = None) -
         description="Measures what looking at memory costs here, and compares it with psutil, pure Python and the "
         "kernel's floor. Takes a minute. As root it makes a memory cgroup for that time, so that a limit is there. "
         "With --brake: what a brake costs, and how long each of its steps takes, beside a thread that polls psutil. "
-        "With --workers: of workers that run out of memory together, how soon one brakes and the others know.",
+        "With --workers: of workers that run out of memory together, how soon one brakes and the others know. "
+        "With --watchdog: what the watchdog costs and how soon it acts, beside supervisord.",
         epilog="Exits with 0 when the run was valid, whether or not the targets are met; else with 1.",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--brake", action="store_true", help="measure the brake instead, in five minutes")
     what.add_argument("--workers", action="store_true", help="measure several workers instead, in four minutes")
-    parser.add_argument("--quick", action="store_true", help="in 8 s (25 s), to see that it works; decides nothing")
+    what.add_argument("--watchdog", action="store_true", help="measure the watchdog instead, in twelve minutes")
+    parser.add_argument("--quick", action="store_true", help="in 8 s (up to 50 s), to see that it works; decides nothing")
     parser.add_argument("--json", metavar="FILE", help="keep the raw values: times in ns, sizes in bytes")
     arguments = parser.parse_args(argv)
     # So that a cgroup is removed then too.
     before = signal.signal(signal.SIGTERM, _end)
     try:
-        return _run(arguments.quick, arguments.json, _suite(arguments.brake, arguments.workers), measure)
+        return _run(arguments.quick, arguments.json, _suite(arguments), measure)
     except (MemwatchError, OSError) as error:
         tell("")
         print(f"memwatch-bench: {error}", file=sys.stderr)
@@ -362,13 +364,17 @@ def main(argv: Sequence[str] | None = None, *, measure: Measure | None = None) -
         signal.signal(signal.SIGTERM, before)
 
 
-def _suite(brake: bool, workers: bool) -> Any:
+def _suite(asked: argparse.Namespace) -> Any:
     """The module whose measure(), problems(), as_json() and as_text() are asked."""
-    if brake:
+    if asked.watchdog:
+        from . import bench_watchdog
+
+        return bench_watchdog
+    if asked.brake:
         from . import bench_brake
 
         return bench_brake
-    if workers:
+    if asked.workers:
         from . import bench_workers
 
         return bench_workers

@@ -168,9 +168,12 @@ def _take(folder: str) -> Place:
         _need_own(own)
         lock = os.open(f"{own}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        what = {errno.EROFS: "is on a read-only file system", errno.ENOSPC: "is on a full disk"}.get(
-            error.errno or 0, f"cannot be used ({error.strerror})"
-        )
+        what = {
+            errno.EROFS: "is on a read-only file system",
+            errno.ENOSPC: "is on a full disk",
+            errno.EEXIST: "is no folder",
+            errno.ENOTDIR: "is below what is no folder",
+        }.get(error.errno or 0, f"cannot be used ({error.strerror})")
         raise MemwatchError(f"the folder of the logs, {escape(logs)}, {what}: give another with --logs") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,6 +14,7 @@ from .sampler import Sampler
 from .spawn import Child, Relative
 
 FRESH = 2.0  # s; what a brake's thread saw before is not how it is
+EXACT = 0.25  # s; and RSS, which may be another program's since: that thread says it ten times a second
 
 _DRAINS = {
     Why.AGE: Drain.AGE,
@@ -203,9 +204,10 @@ class Worker:
         reports = live is not None and live.phase is not BrakePhase.OFF and self._has_slot()
         fresh = live is not None and looked is not None and looked < FRESH and live.headroom is not None
         own_rss = None if root is None else root.rss
-        if fresh and live is not None and live.rss is not None and self.slot_pids == [self.pid]:
+        said = None if live is None or looked is None or looked >= EXACT else live.rss
+        if said is not None and self.slot_pids == [self.pid]:
             # /proc/PID/stat may lack 64 pages and more for each processor; its own thread reads what is exact.
-            own_rss = live.rss if own_rss is None else max(own_rss, live.rss)
+            own_rss = said if own_rss is None else max(own_rss, said)
         known = [it.rss for it in family if it.rss is not None and it is not root]
         known += [] if own_rss is None else [own_rss]
         seen = restart.Seen(
