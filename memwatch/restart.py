@@ -225,7 +225,7 @@ class Shortage(NamedTuple):
         trial: When one below that limit was last seen in a trial that its brake can stop, or seen to have been braked.
         told: Since when the brake of a worker has its trial end, by the worker's place.
         brakes: How many brakes each was seen to have had, by place.
-        tried: Who was in a trial at the last look, by place.
+        armed: Whose brake looked at the last look, by place.
         acted: When one was last ended for it, or was last seen to be ending; None is never.
     """
 
@@ -233,7 +233,7 @@ class Shortage(NamedTuple):
     trial: Mapping[Limit, float] = {}
     told: Mapping[int, float] = {}
     brakes: Mapping[int, int] = {}
-    tried: frozenset[int] = frozenset()
+    armed: frozenset[int] = frozenset()
     acted: float | None = None
 
 
@@ -301,7 +301,8 @@ def _remember(state: Shortage, crew: Sequence[Seen], time: float) -> Shortage:
         more = seen.brakes > state.brakes.get(place, 0)
         if seen.told:
             told[place] = time if before is None or more else before
-        died = place in state.tried and not lives(seen.life)
+        # It may have begun a trial, and died of its brake, between two looks.
+        died = place in state.armed and not lives(seen.life)
         if more or died or seen.told != (before is not None):
             # What it gives back, the machine has; of one that died of it, it is not known where it ran.
             for binds in (seen.binds, MACHINE) if seen.reports else (MACHINE, *trial):
@@ -313,8 +314,8 @@ def _remember(state: Shortage, crew: Sequence[Seen], time: float) -> Shortage:
         seen.life.phase is Phase.STOPPING and seen.life.why is Why.HEADROOM and not is_stuck(seen.life) for seen in crew
     )
     brakes = {place: seen.brakes for place, seen in enumerate(crew) if seen.brakes}
-    tried = frozenset(place for place, seen in enumerate(crew) if seen.in_trial and seen.reports)
-    return Shortage(since, trial, told, brakes, tried, acted=time if ending else state.acted)
+    armed = frozenset(place for place, seen in enumerate(crew) if seen.reports and lives(seen.life))
+    return Shortage(since, trial, told, brakes, armed, acted=time if ending else state.acted)
 
 
 def _below(crew: Sequence[Seen]) -> dict[Limit, list[int]]:

@@ -294,6 +294,20 @@ def test_i1_i2_i8_whom_to_end_for_want_of_memory(looks: Looks, ended: list[int |
     assert ended == victims(looks)
 
 
+def test_f72_who_died_of_its_brake_between_two_looks_gives_memory_back() -> None:
+    """Its trial was never seen: it began, was told and was killed within the five seconds from one look to the next."""
+    other = Seen(Life(Phase.RUNNING, born=0), rss=GB, headroom=20 * GB)
+    idle = Seen(Life(Phase.RUNNING, born=0), rss=GB, headroom=20 * GB, reports=True, looked=0)
+    state, _ = restart.shortage(LIMITS, Shortage(), [other, idle], 0)
+    dead = Seen(Life(Phase.BACKOFF))
+    ended = []
+    for now in (5, 5.6, 4.9 + BRAKE_SETTLE, 5 + BRAKE_SETTLE):
+        state, victim = restart.shortage(LIMITS, state, [other._replace(headroom=GB), dead], now)
+        ended.append(victim and victim.place)
+
+    assert [None, None, None, 0] == ended
+
+
 def test_a_victim_says_what_was_seen() -> None:
     """The limit, what is left of it, and for how long it has been short."""
     state, _ = restart.shortage(LIMITS, Shortage(), [at(binds=CGROUP)], 5)
