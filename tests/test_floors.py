@@ -138,6 +138,8 @@ NAMES_PATHS = {
     "findings": "tells a person what to type",
     "sampler": "names the file in an error",
     "measuring": "measures what a user would write without memwatch",
+    "measuring_watchdog": "reads what the kernel says of the watchdog, as a user would",
+    "measuring_beside": "reads what the kernel says of other watchdogs",
 }
 
 
@@ -149,6 +151,15 @@ NAMES_PATHS = {
 def test_paths_of_the_kernel_stand_in_c_alone(path: Path) -> None:
     """No Python opens /proc or a cgroup's file by its name."""
     assert not re.search(r"\bproc/|\bmemory\.(max|high|current|stat|limit_in|usage_in)", code_without_words(path))
+
+
+def test_f98_nothing_waits_for_a_disk() -> None:
+    """No fsync: on a slow disk it takes seconds, in the worker and in the watchdog. (A fake of testing.py does.)"""
+    rooms = [path for path in SOURCES if room(path) != "testing"]
+    code = "\n".join(ast.unparse(ast.parse(path.read_text(encoding="utf-8"))) for path in rooms)
+    code += "\n".join(C_COMMENT.sub("", path.read_text(encoding="utf-8")) for path in CSRC.glob("*.c"))
+
+    assert not re.search(r"\b(fsync|fdatasync|syncfs|sync_file_range)\s*\(|\bO_D?SYNC\b", code)
 
 
 C_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
