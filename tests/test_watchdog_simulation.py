@@ -317,7 +317,8 @@ class World:
             self.advance(self.now + lasts)
         self.short.clear()
         if self.bound < NEVER:
-            self.bound += lasts
+            # What is left to wait for is counted from the last look.
+            self.bound += lasts + restart.LOOK_MOST
 
     def _hear(self) -> None:
         while self.quits and self.now >= self.quits[0]:
