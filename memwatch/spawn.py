@@ -37,12 +37,9 @@ def adopt_orphans() -> None:
     lib.mw_adopt_orphans()
 
 
-def spawn(path: str, argv: Sequence[str], environ: Mapping[str, str], output: int, number: int = 0) -> Child:
+def spawn(path: str, argv: Sequence[str], environ: Mapping[str, str], output: int) -> Child:
     """
     Starts the program at *path*; *output* is its stdout and stderr. Only in the main thread.
-
-    Args:
-        number: Of the worker, which number_of() tells of it and of all that it starts.
 
     Raises:
         OSError: It cannot be executed.
@@ -57,16 +54,15 @@ def spawn(path: str, argv: Sequence[str], environ: Mapping[str, str], output: in
     launch.path, launch.argv, launch.env, launch.output = program, words, settings, output
     launch.oom_score_adj, launch.death_signal = OOM_SCORE_ADJ, signal.SIGTERM
     pidfd = ffi.new("int *", -1)
-    with _marked(number):
-        pid = lib.mw_spawn(launch, pidfd)
+    pid = lib.mw_spawn(launch, pidfd)
     if pid < 0:
         raise OSError(-pid, os.strerror(-pid), path)
     return Child(pid, pidfd[0])
 
 
 @contextmanager
-def _marked(number: int) -> Iterator[None]:
-    """Who is started meanwhile has the mark of that worker; we have it only so long."""
+def marked(number: int) -> Iterator[None]:
+    """Who is started meanwhile is of that worker to number_of(), with all that it starts; we are only so long."""
     before = resource.getrlimit(_MARK)
     # A hard limit below it: then whose an orphan is, its session tells, or nothing does.
     with suppress(ValueError, OSError):
@@ -228,6 +224,9 @@ class Keeper:
 
     def stop(self) -> None:
         """It ends, and those with it that it still knows."""
+        if not self._workers:
+            # It has nobody to end, and may be stopped, which would have us wait for ever.
+            send(self.pid, self.pidfd, signal.SIGKILL)
         self._close()
         if not self._workers:
             with suppress(ChildProcessError):

@@ -25,6 +25,9 @@ class Telling:
     def __init__(self, plan: Plan, sinks: Sinks, workers: Sequence[Worker], headroom: Headroom, time: float) -> None:
         self._plan, self._sinks, self._workers, self._headroom = plan, sinks, workers, headroom
         self._started = time
+        self._cwd = ""
+        with suppress(OSError):  # it may be deleted at any time
+            self._cwd = os.getcwd()
         self._pressure = policy.State()
         self._healthy: dict[int, float] = {}
         self._said: set[str] = set()
@@ -69,7 +72,9 @@ class Telling:
     def healthy(self, time: float) -> None:
         """Of each worker that runs, once in an interval."""
         for worker in self._workers:
-            if worker.life.phase is not Phase.RUNNING or time < self._healthy.get(worker.number, 0.0):
+            # What it left behind may not end, but itself it has.
+            runs = worker.life.phase is Phase.RUNNING and worker.status is None
+            if not runs or time < self._healthy.get(worker.number, 0.0):
                 continue
             self._healthy[worker.number] = time + self._plan.limits.interval
             age, limit = worker.age(time), self._plan.age_limit(worker.number, worker.life)
@@ -196,7 +201,7 @@ class Telling:
             "identity": str(Identity.mine()),
             "pid": os.getpid(),
             "folder": plan.logs,
-            "cwd": os.getcwd(),
+            "cwd": self._cwd,
             "command": plan.command,
             "time": time,
             "started": self._started,

@@ -22,12 +22,15 @@ class Waiting:
         self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._bell = Bell(self._ring)
         self._before: dict[int, Any] = {}
+        # Before the handlers, or a signal that comes between would be heard by nobody.
+        self._former = signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
         for number in (*_TO_STOP, signal.SIGCHLD):
             # nohup: who asked not to be ended with the terminal is not.
             if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue
             self._before[number] = signal.signal(number, lambda *_: None)
-        self._former = signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
+        # Who started us may have them blocked, and then nobody could stop us but by SIGKILL.
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
 
     def _ring(self) -> None:
         with suppress(OSError):
@@ -62,5 +65,6 @@ class Waiting:
         signal.set_wakeup_fd(self._former)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for fd in (self._wake, self._wake_end, self._rung):
             os.close(fd)

@@ -278,7 +278,7 @@ class Watchdog:
         left = None if life.deadline is None else life.deadline - now
         if deed is Do.SPAWN:
             self._spawn(worker)
-        elif deed in _SIGNALS:
+        elif deed in _SIGNALS and worker.status is None:
             number = _SIGNALS[deed]
             self._telling.signalled(worker, number)
             if code := worker.signal(number):
@@ -309,8 +309,9 @@ class Watchdog:
         life = worker.life
         try:
             output = self._sinks.worker_log(worker.number, life.lives, worker.after)
-            child = spawn.spawn(self._plan.program, self._plan.command, self._environment(worker), output, worker.number)
-        except (OSError, MemwatchError) as error:
+            with spawn.marked(worker.number):
+                child = spawn.spawn(self._plan.program, self._plan.command, self._environment(worker), output)
+        except (OSError, ValueError, MemwatchError) as error:
             worker.last, worker.after = f"could not be started: {error}", "failed"
             self._telling.tell(Kind.REFUSED, worker, {"what": "start", "errno": getattr(error, "errno", None) or 0})
             self._happen(worker, lifecycle.Event(On.FAILED, time.monotonic(), chance=self._chance()))
