@@ -345,7 +345,7 @@ def main(argv: Sequence[str] | None = None, *, measure: Measure | None = None) -
     what.add_argument("--brake", action="store_true", help="measure the brake instead, in five minutes")
     what.add_argument("--workers", action="store_true", help="measure several workers instead, in four minutes")
     what.add_argument("--watchdog", action="store_true", help="measure the watchdog instead, in twelve minutes")
-    parser.add_argument("--quick", action="store_true", help="in 8 s (up to 50 s), to see that it works; decides nothing")
+    parser.add_argument("--quick", action="store_true", help="in 8 s to 50 s, to see that it works; decides nothing")
     parser.add_argument("--json", metavar="FILE", help="keep the raw values: times in ns, sizes in bytes")
     arguments = parser.parse_args(argv)
     # So that a cgroup is removed then too.

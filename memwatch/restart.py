@@ -362,7 +362,7 @@ def has_room(limits: Limits, headroom: int | None) -> bool:
 
 
 def at_most(rss: int, last: Confirmed | None) -> int:
-    """What a tree holds at most, in bytes, whose RSS adds up to *rss*: what is new since PSS was read may be its own."""
+    """What a tree whose RSS adds up to *rss* holds at most, in bytes: what is new since PSS was read may be its own."""
     return rss if last is None or last.pss is None else min(rss, last.pss + max(rss - last.rss, 0))
 
 
