@@ -319,6 +319,13 @@ static void test_stat(void)
 	union answer out;
 
 	CHECK_SAMPLES(refused);
+	/* The session: of a process that has just ended it is -1. */
+	CHECK_EQ(0, parse(STAT, T("1 (x) S 1 0 77 0 -1 0 0 0 0 0 0 0 0 0 20 -19 1 0 337 0\n"), NULL, &out));
+	CHECK_EQ(77, out.stat.session);
+	CHECK_EQ(0, parse(STAT, T("1 (x) S 1 -1 -1 0 -1 0 0 0 0 0 0 0 0 0 20 -19 1 0 337 0\n"), NULL, &out));
+	CHECK_EQ(0, out.stat.session);
+	CHECK_EQ(0, parse(STAT, T("1 (x) S 1 0 2147483648 0 -1 0 0 0 0 0 0 0 0 0 20 -19 1 0 337 0\n"), NULL, &out));
+	CHECK_EQ(0, out.stat.session);
 	for (size_t i = 0; i < COUNT(accepted); i++) {
 		CHECK_EQ(0, parse(STAT, accepted[i], NULL, &out));
 		CHECK_EQ(109, out.stat.pid);

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import memwatch
-from memwatch import running
+from memwatch import config, running
 from memwatch._native import ffi, lib
 from memwatch.board import Board
 from memwatch.slot import BrakePhase
@@ -1153,6 +1153,8 @@ def what_it_adds(folder: str) -> None:
     # What a worker has anyhow: its imports, a first thread, the allocator's first arenas.
     import logging.handlers  # noqa: F401
 
+    # A settings file, which the checkout that is tested in may have; few do.
+    config.Settings.load(os.environ, known=config.BRAKE)
     thread = threading.Thread(target=lambda: None)
     thread.start()
     thread.join()
