@@ -1,5 +1,5 @@
 /*
- * judge.c - what to do about a look at memory, and whom to stop.  Pure: policy.py has
+ * judge.c - what to do about a look at memory, and whom to stop.  Pure: trip.py has
  * the same in Python and is the reference; tests/test_judge.py holds the two together.
  */
 #include <errno.h>

@@ -550,7 +550,7 @@ int mw_turn_lend(struct mw_board *board, uint32_t slot, const struct mw_owner *o
 
 /*
  * What to do about a look at memory, once a trial runs: four comparisons with numbers
- * that policy.py computed.  policy.trip() is the reference; the two are held to the
+ * that trip.py computed.  trip.trip() is the reference; the two are held to the
  * same answers by a differential test.  Pure: no clock, no I/O, any thread.
  */
 struct mw_numbers {

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from signal import SIGURG
 
-from . import config, policy
+from . import config, trip
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_inject")
 
@@ -17,7 +17,7 @@ def environment(
     base: Mapping[str, str],
     *,
     worker: int,
-    numbers: policy.Numbers,
+    numbers: trip.Numbers,
     near: int,
     board: str,
     state: str,
@@ -70,7 +70,7 @@ def progress_file(state: str, worker: int) -> str:
     return os.path.join(state, f"worker_{worker}.json")
 
 
-def _arm(settings: config.Settings, numbers: policy.Numbers, near: int) -> str:
+def _arm(settings: config.Settings, numbers: trip.Numbers, near: int) -> str:
     """struct mw_plan, field by field, as words; and where cffi's backend is, for a Python that has none of its own."""
     import _cffi_backend
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from . import config, lifecycle, policy, restart
+from . import config, lifecycle, restart, trip
 from .board import default_folder
 from .errors import MemwatchError
 from .model import Patience, Watermarks
@@ -67,9 +67,9 @@ class Plan(NamedTuple):
         )
 
     @property
-    def numbers(self) -> policy.Numbers:
+    def numbers(self) -> trip.Numbers:
         """What the native thread of a worker goes by."""
-        return policy.numbers(self.marks, self.patience, self.limits.max_rss)
+        return trip.numbers(self.marks, self.patience, self.limits.max_rss)
 
     def age_limit(self, number: int, life: lifecycle.Life) -> float | None:
         """How old worker *number* may become in this life, in seconds."""

@@ -6,7 +6,7 @@ from enum import Enum
 from math import inf
 from typing import NamedTuple
 
-from . import policy
+from . import trip
 from .lifecycle import PLANNED, Do, Life, Phase, Why, is_stuck, lives
 from .model import GB, SETTLE
 
@@ -281,10 +281,10 @@ def shortage(limits: Limits, state: Shortage, crew: Sequence[Seen], time: float)
         if any(_is_on_its_way(it, binds) for place, it in enumerate(crew) if place not in asked):
             continue
         candidates = [
-            policy.Candidate(_holds(crew[place]), round((crew[place].life.born or 0) * 1e9), place)
+            trip.Candidate(_holds(crew[place]), round((crew[place].life.born or 0) * 1e9), place)
             for place in asked or places
         ]
-        chosen = policy.victim(candidates)
+        chosen = trip.victim(candidates)
         if chosen is not None:
             victims.append(Victim(candidates[chosen].number, binds, left, lasted))
     state = state._replace(since=since)

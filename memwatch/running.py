@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from . import _native, config, policy
+from . import _native, config, policy, trip
 from ._native import ffi, lib
 from .board import Board
 from .errors import BoardError, MemwatchError, NotAdmitted, ReadingError, SettingsError, TooManyBrakes
@@ -209,7 +209,7 @@ class Running:
         self.words = memoryview(ffi.buffer(lib.mw_brake_words(self.handle), size)).cast("Q")
 
     def _fill(self, numbers: Any) -> None:
-        for name, value in policy.numbers(self.marks, self.patience)._asdict().items():
+        for name, value in trip.numbers(self.marks, self.patience)._asdict().items():
             setattr(numbers, name, value)
 
     def hook(self) -> None:

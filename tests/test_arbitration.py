@@ -23,7 +23,7 @@ from support.cgroups import Cgroup, can_limit
 from support.crew import CALM, FILLS, LOW, URGENT, Crew, Machine, Member, Order, can_freeze, frozen
 from support.wait import until
 
-from memwatch import policy
+from memwatch import trip
 from memwatch.model import MiB
 from memwatch.sampler import PURE
 from memwatch.slot import BrakePhase
@@ -32,7 +32,7 @@ NIGHTLY = bool(os.environ.get("MEMWATCH_NIGHTLY"))
 CROSSINGS = 100 if NIGHTLY else 15
 
 LEASE, LEASE_DEAD = 0.5, 2.0  # csrc/turn.h
-STILL = policy.STILL
+STILL = trip.STILL
 
 # What a machine that is busy with other things may add. Nothing here is judged by how fast it went.
 SLACK = 5.0
@@ -104,8 +104,8 @@ def test_f72_of_eight_that_cross_together_one_brakes(hold: float, tmp_path: Path
             # Who was held for less than a look had perhaps not told the others yet.
             seen = [victim, *(crew.members[it] for it in _held_by(crew, victim, lines, told["told_ns"] - 1_500_000))]
             together += len(seen) == 8
-            rivals = [policy.Candidate(sizes[it.number], it.number, it.number) for it in seen]
-            chosen = policy.victim(rivals)
+            rivals = [trip.Candidate(sizes[it.number], it.number, it.number) for it in seen]
+            chosen = trip.victim(rivals)
             assert chosen is not None
             assert victim.number == rivals[chosen].number, (sizes, rivals)
             assert number + 1 == sum(it["brakes"] for it in [told, *lines])

@@ -13,7 +13,7 @@ PACKAGE = REPO / "memwatch"
 
 FLOORS = {
     0: {"model", "units", "errors"},
-    1: {"policy", "lifecycle", "restart", "crew", "trend", "findings"},
+    1: {"trip", "policy", "lifecycle", "restart", "crew", "trend", "findings"},
     2: {
         *{"sampler", "pure", "board", "slot", "identity", "spawn", "standing"},
         *{"events", "sinks", "notify", "config", "configfile", "inject"},

@@ -1,6 +1,6 @@
 """
-csrc/judge.c and policy.py give the same answers: over random trajectories straight into C, and over trees of files
-that C reads for itself while policy is told what was written.
+csrc/judge.c and trip.py give the same answers: over random trajectories straight into C, and over trees of files
+that C reads for itself while trip.py is told what was written.
 """
 
 import os
@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memwatch import policy
+from memwatch import trip
 from memwatch._native import ffi, lib
 from memwatch.model import Patience, Watermarks
-from memwatch.policy import Candidate, Deed, Judgment, Look, Numbers, Phase, Turn
 from memwatch.slot import BrakePhase
 from memwatch.testing import ProcTree
+from memwatch.trip import Candidate, Deed, Judgment, Look, Numbers, Phase, Turn
 
 NIGHTLY = bool(os.environ.get("MEMWATCH_NIGHTLY"))
 SEEDS = 30_000 if NIGHTLY else 3_000
@@ -44,7 +44,7 @@ def test_phases_turns_and_deeds_are_those_of_c() -> None:
     assert {name: getattr(lib, name) for name in dir(lib) if name.startswith("MW_TURN_")} == {
         f"MW_TURN_{turn.name}": turn.value for turn in Turn
     }
-    assert policy.NO_LIMIT == lib.MW_NO_LIMIT
+    assert trip.NO_LIMIT == lib.MW_NO_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ class Both:
         it.rss = word(look.rss) if rss is None else rss
         before = self.state
         found = lib.mw_judge(self._numbers, self._state, it)
-        self.state, deeds = policy.trip(self.numbers, before, look)
+        self.state, deeds = trip.trip(self.numbers, before, look)
         c_state = tuple(getattr(self._state, name) for name in Judgment._fields)
 
         assert deeds.value == found, (self.numbers, before, look)
@@ -115,7 +115,7 @@ class Walker:
             reap=choose.choice([0.01, 0.25]),
         )
         self.rss_limit = choose.choice([None, 50 * PAGE])
-        self.numbers = policy.numbers(marks, patience, self.rss_limit)._replace(
+        self.numbers = trip.numbers(marks, patience, self.rss_limit)._replace(
             gather_ns=choose.choice([0, 2_000_000, 20_000_000]),
             still_ns=choose.choice([0, 1_000_000, 50_000_000]),
             rise=choose.choice([1, 2, 20]) * unit,
@@ -251,7 +251,7 @@ def all_was_met(seen: Seen) -> None:
 
 
 @pytest.mark.slow
-def test_c_and_policy_judge_alike() -> None:
+def test_c_and_python_judge_alike() -> None:
     """Thousands of trajectories straight into mw_judge(): the same deeds and the same state after every look."""
     seen = Seen(Counter(), Counter())
     for seed in range(SEEDS):
@@ -276,7 +276,7 @@ TIMES = st.one_of(st.integers(0, 20), st.integers(0, 2**62))
         resume=BYTES,
         urgent=BYTES,
         floor=BYTES,
-        rss_limit=st.one_of(BYTES, st.just(policy.NO_LIMIT)),
+        rss_limit=st.one_of(BYTES, st.just(trip.NO_LIMIT)),
         hold_ns=TIMES,
         grace_ns=TIMES,
         squeeze_ns=st.one_of(TIMES, st.just(-1)),
@@ -300,7 +300,7 @@ TIMES = st.one_of(st.integers(0, 20), st.integers(0, 2**62))
         max_size=30,
     ),
 )
-def test_c_and_policy_judge_alike_whatever_the_numbers(numbers: Numbers, looks: list[Look]) -> None:
+def test_c_and_python_judge_alike_whatever_the_numbers(numbers: Numbers, looks: list[Look]) -> None:
     """Watermarks in no order, times that run backwards, bytes up to the last: nothing is taken for granted."""
     both = Both(numbers)
     for look in looks:
@@ -365,8 +365,8 @@ class Machine:
 
 
 @pytest.mark.slow
-def test_c_and_policy_judge_trees_alike(folder: Path) -> None:
-    """From the text of the files to the deed: C reads them, policy is told what was written there."""
+def test_c_and_python_judge_trees_alike(folder: Path) -> None:
+    """From the text of the files to the deed: C reads them, Python is told what was written there."""
     machine = Machine(folder)
     seen = Seen(Counter(), Counter())
     for seed in range(SEEDS):
@@ -389,9 +389,9 @@ def test_c_and_policy_judge_trees_alike(folder: Path) -> None:
 
 
 def victims(candidates: list[Candidate]) -> tuple[int | None, int]:
-    """As policy chooses, and as C does."""
+    """As Python chooses, and as C does."""
     rows = [(word(growth), start_ns, number) for growth, start_ns, number in candidates]
-    return policy.victim(candidates), lib.mw_victim(ffi.new("struct mw_candidate[]", rows), len(rows))
+    return trip.victim(candidates), lib.mw_victim(ffi.new("struct mw_candidate[]", rows), len(rows))
 
 
 @given(
@@ -406,14 +406,14 @@ def victims(candidates: list[Candidate]) -> tuple[int | None, int]:
         max_size=8,
     )
 )
-def test_c_and_policy_choose_the_same_victim(candidates: list[Candidate]) -> None:
+def test_c_and_python_choose_the_same_victim(candidates: list[Candidate]) -> None:
     """Ties too, down to two that are the same: then it is the first."""
     ours, found = victims(candidates)
 
     assert ours == found
 
 
-def test_c_and_policy_choose_the_same_of_few_kinds() -> None:
+def test_c_and_python_choose_the_same_of_few_kinds() -> None:
     """Every list of up to three out of seven kinds, where ties are the rule."""
     kinds = [Candidate(*it) for it in [(None, 1, 1), (0, 1, 1), (0, 2, 1), (1, 1, 1), (1, 1, 2), (1, 2, 1), (2, 1, 1)]]
     for a in kinds:

@@ -1,5 +1,5 @@
 """
-Several workers below one limit, in virtual time: each is moved on by policy.trip() and chooses by policy.victim().
+Several workers below one limit, in virtual time: each is moved on by trip.trip() and chooses by trip.victim().
 
 What they do to each other, and what is done to them, is a model: memory that is taken and given back, trials that end
 late or not at all, and a turn that is a lease (csrc/turn.c, csrc/brake_turn.c). tests/csrc has the real one.
@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
-from memwatch import policy
+from memwatch import trip
 from memwatch.model import Patience, Watermarks
-from memwatch.policy import Candidate, Deed, Judgment, Look, Phase, Turn
+from memwatch.trip import Candidate, Deed, Judgment, Look, Phase, Turn
 
 NIGHTLY = bool(os.environ.get("MEMWATCH_NIGHTLY"))
 SEEDS = 100_000 if NIGHTLY else 2_000
@@ -128,7 +128,7 @@ class Worker:
 class Machine:
     """Memory, the token, and the workers; step() is one look of whoever is next."""
 
-    def __init__(self, seed: int, faults: Faults, *, workers: int, room: int, numbers: policy.Numbers) -> None:
+    def __init__(self, seed: int, faults: Faults, *, workers: int, room: int, numbers: trip.Numbers) -> None:
         self.chance = chance = random.Random(seed)
         self.faults = faults
         self.numbers = numbers
@@ -259,7 +259,7 @@ class Machine:
 
     def _is_chosen(self, it: Worker, growth: int) -> bool:
         others = self._candidates(it)
-        return policy.victim([*others, Candidate(growth, it.start, it.slot)]) == len(others)
+        return trip.victim([*others, Candidate(growth, it.start, it.slot)]) == len(others)
 
     # ---------------------------------------------------------------- a look ---
 
@@ -337,14 +337,14 @@ class Machine:
         look = look._replace(turn=self._see_turn(it, shielded))
         growth = 0 if shielded else int(it.growth)
         before = it.state
-        it.state, deed = policy.trip(self.numbers, it.state, look)
+        it.state, deed = trip.trip(self.numbers, it.state, look)
         deeds = deed.value
         if deeds & TAKE:
             assert headroom is not None
             assert it.word is None
             if self._is_chosen(it, growth) and self._take(it):
                 look = look._replace(turn=Turn.MINE)
-                it.state, more = policy.trip(self.numbers, it.state, look)
+                it.state, more = trip.trip(self.numbers, it.state, look)
                 deeds |= more.value
         if it.state.phase is not before.phase:
             it.since = now
@@ -426,9 +426,9 @@ class Machine:
         assert now - since <= self.bound, (now, since, [(it.slot, it.state) for it in self.workers])
 
 
-def numbers(chance: random.Random, **more: float) -> policy.Numbers:
+def numbers(chance: random.Random, **more: float) -> trip.Numbers:
     squeeze = chance.choice([None, 0.1])
-    return policy.numbers(MARKS, Patience(**({"grace": GRACE, "squeeze": squeeze} | more)))  # type: ignore[arg-type]
+    return trip.numbers(MARKS, Patience(**({"grace": GRACE, "squeeze": squeeze} | more)))  # type: ignore[arg-type]
 
 
 def machine(seed: int, faults: Faults, *, workers: int | None = None, share: tuple[float, float] = (0.3, 1)) -> Machine:

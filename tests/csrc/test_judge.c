@@ -1,6 +1,6 @@
 /*
  * test_judge.c - what the judge says to each look, and whom it would stop, in tables;
- * tests/test_judge.py holds it to policy.py over thousands of trajectories.
+ * tests/test_judge.py holds it to trip.py over thousands of trajectories.
  *
  * links: judge.c
  */

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from memwatch import config, inject, policy
+from memwatch import config, inject, trip
 from memwatch.board import Board, Drain, Orders, Slot
 from memwatch.identity import Identity
 from support.wait import until
@@ -48,7 +48,7 @@ def environment(folder: Path, base: Mapping[str, str] | None = None, number: int
     return inject.environment(
         os.environ if base is None else base,
         worker=number,
-        numbers=policy.numbers(config.marks_for(settings, LIMIT), config.patience(settings)),
+        numbers=trip.numbers(config.marks_for(settings, LIMIT), config.patience(settings)),
         near=2**27,
         board=str(folder / "board"),
         state=str(folder / "state"),
