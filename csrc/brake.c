@@ -76,12 +76,6 @@ static void wait_for_others(struct mw_brake *brake, int64_t now)
 	mw_let_go(brake);
 }
 
-static void wake_watchdog(struct mw_brake *brake)
-{
-	if (brake->board)
-		mw_board_ring(brake->board);
-}
-
 static void act(struct mw_brake *brake, uint32_t deeds, int64_t now)
 {
 	if (deeds & MW_DO_RETRACT)
@@ -120,8 +114,6 @@ static void act(struct mw_brake *brake, uint32_t deeds, int64_t now)
 								     brake->target.start_ticks));
 	if (deeds & MW_DO_SQUEEZE)
 		mw_squeeze(brake);
-	if (deeds & MW_DO_WAKE)
-		wake_watchdog(brake);
 	mw_raise_news(brake, MW_NEWS_OVER, brake->state.over != 0);
 	if (deeds & ~(uint32_t)MW_DO_WAKE)
 		mw_mark(brake, brake->state.phase);
@@ -323,8 +315,7 @@ static void read_mail(struct mw_brake *brake)
 		brake->publish_ns = 0;
 		mw_move_turn(brake);
 		/* Who watches this board has not been told. */
-		if (brake->state.over)
-			wake_watchdog(brake);
+		brake->state.over = 0;
 	}
 	atomic_store(&brake->own->done, asked);
 }
@@ -389,7 +380,10 @@ void *mw_brake_run(void *argument)
 		deeds &= ~(uint32_t)MW_DO_TAKE;
 		act(brake, deeds, seen.time_ns);
 		restrain(brake, seen.time_ns);
-		mw_publish(brake, brake->state.phase != phase);
+		mw_publish(brake, brake->state.phase != phase || deeds & MW_DO_WAKE);
+		/* The watchdog reads what was published: RSS above its limit, or it was woken for nothing. */
+		if (deeds & MW_DO_WAKE && brake->board)
+			mw_board_ring(brake->board);
 		if (seen.time_ns >= brake->hook_ns) {
 			brake->hook_ns = seen.time_ns + MW_HOOK_NS;
 			mw_raise_news(brake, MW_NEWS_UNHOOKED, !mw_is_hooked(brake));

@@ -240,12 +240,11 @@ struct mw_relative {
 int mw_family(const char *root, pid_t pid, struct mw_relative *list, uint32_t n);
 
 /*
- * How many processes the kernel has killed for want of memory: on this machine since
- * boot (Linux 4.13), and in the nearest memory cgroup of the sampler's process; in v2
- * below that, too.  -ENOENT where it does not say.  They open, read and close.
+ * mw_oom_kills() is how many processes the kernel has killed for want of memory since
+ * boot, below whatever limit; -ENOENT where it does not say (before Linux 4.13).  It opens,
+ * reads and closes.
  */
 int64_t mw_oom_kills(const char *root);
-int64_t mw_group_oom_kills(struct mw_sampler *sampler);
 
 enum { MW_SLOT_GROUPS = 8 }; /* cgroups of a worker that are kept, nearest first */
 

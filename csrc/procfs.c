@@ -108,6 +108,22 @@ ssize_t mw_read_file(int folder, const char *name, char *text, size_t size)
 	return n;
 }
 
+ssize_t mw_read_below(const char *root, const char *path, char *text, size_t size)
+{
+	int folder = mw_root_open(root), fd;
+	ssize_t n;
+
+	if (folder < 0)
+		return folder;
+	fd = mw_open_below(folder, path, O_RDONLY);
+	mw_close_file(&folder);
+	if (fd < 0)
+		return fd;
+	n = mw_reread(fd, text, size);
+	mw_close_file(&fd);
+	return n;
+}
+
 bool mw_is_system_root(int root)
 {
 	struct stat ours, theirs;
@@ -276,8 +292,8 @@ int mw_self(struct mw_owner *out, char boot_id[37])
 	struct mw_stat stat_;
 	struct stat space;
 	char text[64];
-	int folder, fd, err;
 	ssize_t n;
+	int err;
 
 	err = mw_read_stat("/", 0, &stat_);
 	if (err)
@@ -285,15 +301,7 @@ int mw_self(struct mw_owner *out, char boot_id[37])
 	/* The link's target, so it needs following: openat2 would refuse a magic link. */
 	if (stat("/proc/self/ns/pid", &space))
 		return -errno;
-	folder = mw_root_open("/");
-	if (folder < 0)
-		return folder;
-	fd = mw_open_below(folder, "proc/sys/kernel/random/boot_id", O_RDONLY);
-	mw_close_file(&folder);
-	if (fd < 0)
-		return fd;
-	n = mw_reread(fd, text, sizeof(text));
-	mw_close_file(&fd);
+	n = mw_read_below("/", "proc/sys/kernel/random/boot_id", text, sizeof(text));
 	if (n < 0)
 		return (int)n;
 	if (n != 37 || text[36] != '\n')
@@ -310,17 +318,8 @@ int mw_self(struct mw_owner *out, char boot_id[37])
 int mw_pressure(const char *root, struct mw_pressure *out)
 {
 	char text[TEXT];
-	int folder = mw_root_open(root), fd;
-	ssize_t n;
+	ssize_t n = mw_read_below(root, "proc/pressure/memory", text, sizeof(text));
 
-	if (folder < 0)
-		return folder;
-	fd = mw_open_below(folder, "proc/pressure/memory", O_RDONLY);
-	mw_close_file(&folder);
-	if (fd < 0)
-		return fd;
-	n = mw_reread(fd, text, sizeof(text));
-	mw_close_file(&fd);
 	return n < 0 ? (int)n : mw_parse_pressure(text, (size_t)n, out);
 }
 

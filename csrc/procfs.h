@@ -39,6 +39,7 @@ ssize_t mw_read_on(int fd, char *text, size_t size, int64_t at);
 
 /* Open, read and close in one. */
 ssize_t mw_read_file(int folder, const char *name, char *text, size_t size);
+ssize_t mw_read_below(const char *root, const char *path, char *text, size_t size);
 
 /* /proc/PID (0: /proc/self) as a folder.  Everything opened below it speaks of the
    same process, or fails.  -ENOENT of it, or of a file below it, means what

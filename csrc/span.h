@@ -1,5 +1,5 @@
 /*
- * span.h - taking a text apart, for parse.c alone.
+ * span.h - taking a text apart, for the parsers alone.
  *
  * A text is taken from the front, piece by piece.  The first piece that is not as
  * it must be sets `err` and leaves nothing to take, so that the rest falls through

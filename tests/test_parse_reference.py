@@ -21,7 +21,7 @@ KB = 1024
 
 @pytest.fixture(scope="session")
 def parse(tmp_path_factory: pytest.TempPathFactory) -> Parsers:
-    return Parsers(cbuild.library(["parse.c"], tmp_path_factory.mktemp("parse") / "parse.so"))
+    return Parsers(cbuild.library(["parse.c", "parse_cgroup.c"], tmp_path_factory.mktemp("parse") / "parse.so"))
 
 
 class Refused(Exception):

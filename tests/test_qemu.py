@@ -15,7 +15,7 @@ from support import cbuild, qemu
 
 pytestmark = [pytest.mark.qemu, pytest.mark.slow]
 
-SAMPLER = ["parse.c", "procfs.c", "cgroup.c", "cgroup_find.c", "sampler.c"]
+SAMPLER = ["parse.c", "parse_cgroup.c", "procfs.c", "cgroup.c", "cgroup_find.c", "sampler.c"]
 MIB = 1 << 20
 # The kernel charges a cgroup for 64 pages at a time and adds its figures up late; page tables count too.
 TOLERANCE = 4.0

@@ -6,7 +6,7 @@
  * What ends processes is in test_brake_kill.c.  Each case has a driver, a thread that is
  * never parked, since it blocks the signal: it moves memory, waits and judges.
  *
- * links: parse.c parse_zone.c procfs.c procfs_walk.c procfs_kin.c procfs_zone.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c board_bell.c judge.c brake.c brake_hold.c brake_kill.c brake_look.c brake_start.c brake_turn.c turn.c
+ * links: parse.c parse_cgroup.c parse_zone.c procfs.c procfs_walk.c procfs_kin.c procfs_zone.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c board_bell.c judge.c brake.c brake_hold.c brake_kill.c brake_look.c brake_start.c brake_turn.c turn.c
  */
 #include <dirent.h>
 #include <sys/mman.h>
@@ -1178,6 +1178,7 @@ static void obey(const struct place *place)
 {
 	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	uint32_t rung = mw_board_rung(place->board);
+	struct mw_live live;
 
 	CHECK_EQ(0, word(MW_WORD_DRAIN));
 	order(place, 2000 * page, MW_DRAIN_AGE);
@@ -1188,6 +1189,9 @@ static void obey(const struct place *place)
 	CHECK_EQ(-ETIMEDOUT, mw_board_wait(place->board, rung, -1));
 	resident(2001);
 	CHECK_EQ(0, mw_board_wait(place->board, rung, HOUR_NS));
+	/* What it is woken for stands there by then, or it would look, and wait for its next look. */
+	CHECK_EQ(0, mw_slot_live(place->board, place->slot, &place->owner, &live));
+	CHECK_EQ(2001 * page, live.rss);
 	UNTIL(word(MW_WORD_FLAGS) & MW_NEWS_OVER);
 	/* Woken once, however long it stays so. */
 	wait_for_looks(5);

@@ -5,7 +5,7 @@
  * Each case is a child with a brake of its own, a worker, whose stderr we hold.  Its children
  * become ours when it dies, so we see how they end.
  *
- * links: parse.c parse_zone.c procfs.c procfs_walk.c procfs_kin.c procfs_zone.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c board_bell.c judge.c brake.c brake_hold.c brake_kill.c brake_look.c brake_start.c brake_turn.c turn.c
+ * links: parse.c parse_cgroup.c parse_zone.c procfs.c procfs_walk.c procfs_kin.c procfs_zone.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c board_bell.c judge.c brake.c brake_hold.c brake_kill.c brake_look.c brake_start.c brake_turn.c turn.c
  */
 #include <sched.h>
 #include <sys/mman.h>

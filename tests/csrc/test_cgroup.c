@@ -6,7 +6,7 @@
  * ours can do (answer ENODEV, be interrupted) the calls below do for it, and time
  * passes when a check says so.
  *
- * links: parse.c procfs.c cgroup.c cgroup_find.c sampler.c
+ * links: parse.c parse_cgroup.c procfs.c cgroup.c cgroup_find.c sampler.c
  */
 #include <errno.h>
 #include <fcntl.h>

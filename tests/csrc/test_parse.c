@@ -1,12 +1,12 @@
 /*
- * test_parse.c - every rule of parse.h, and every branch of parse.c and span.h.
+ * test_parse.c - every rule of parse.h, and every branch of parse.c, parse_cgroup.c and span.h.
  *
  * Each text lies in a buffer of exactly its size, so that AddressSanitizer sees a
  * byte too many; each failure must leave `out` as it was.
  *
- *   gcc --coverage -O0 -D_GNU_SOURCE -Icsrc -o t tests/csrc/test_parse.c csrc/parse.c && ./t
+ *   gcc --coverage -O0 -D_GNU_SOURCE -Icsrc -o t tests/csrc/test_parse.c csrc/parse.c csrc/parse_cgroup.c && ./t
  *
- * links: parse.c
+ * links: parse.c parse_cgroup.c
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * for the sanitizers; what they must do is told in tests/test_spawn.py.  argv[1] is a folder to
  * write in.
  *
- * links: parse.c parse_zone.c procfs.c procfs_walk.c procfs_family.c procfs_oom.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c board_bell.c spawn.c
+ * links: parse.c parse_cgroup.c parse_zone.c procfs.c procfs_walk.c procfs_family.c procfs_oom.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c board_bell.c spawn.c
  */
 #include <errno.h>
 #include <signal.h>

@@ -3,7 +3,7 @@
  * them, and one slot of a board with a writer and readers.  For ThreadSanitizer,
  * but what is checked holds without it, too.
  *
- * links: parse.c procfs.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c
+ * links: parse.c parse_cgroup.c procfs.c cgroup.c cgroup_find.c sampler.c board.c board_file.c board_guard.c
  */
 #include <errno.h>
 #include <pthread.h>

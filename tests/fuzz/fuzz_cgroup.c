@@ -3,7 +3,7 @@
  *
  *   clang-19 -std=c11 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined \
  *     -fno-sanitize-recover=all -Icsrc -Itests/fuzz -o /tmp/fuzz_cgroup \
- *     tests/fuzz/fuzz_cgroup.c csrc/parse.c && mkdir -p /tmp/new &&
+ *     tests/fuzz/fuzz_cgroup.c csrc/parse.c csrc/parse_cgroup.c && mkdir -p /tmp/new &&
  *   /tmp/fuzz_cgroup -max_total_time=20 -max_len=8192 /tmp/new tests/fuzz/corpus/fuzz_cgroup
  */
 #include "fuzz.h"
