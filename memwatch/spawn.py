@@ -209,12 +209,22 @@ class Keeper:
             self._workers.discard(pid)
             lib.mw_keeper_tell(self._pipe, pid, 0)
 
-    def renew(self) -> None:
-        """After it was killed, and reaped."""
+    def lost(self) -> None:
+        """It was killed, and reaped."""
         self._close()
-        self._start()
-        for pid in self._workers:
-            lib.mw_keeper_tell(self._pipe, pid, 1)
+        self.pid = 0
+
+    def ensure(self) -> None:
+        """
+        Another one in place of one that was lost.
+
+        Raises:
+            MemwatchError: It cannot be started now.
+        """
+        if not self.pid:
+            self._start()
+            for pid in self._workers:
+                lib.mw_keeper_tell(self._pipe, pid, 1)
 
     def _close(self) -> None:
         for fd in (self._pipe, self.pidfd):
@@ -224,13 +234,14 @@ class Keeper:
 
     def stop(self) -> None:
         """It ends, and those with it that it still knows."""
-        if not self._workers:
-            # It has nobody to end, and may be stopped, which would have us wait for ever.
-            send(self.pid, self.pidfd, signal.SIGKILL)
+        if self._workers or not self.pid:
+            self._close()
+            return
+        # It has nobody to end, and may be stopped, which would have us wait for ever.
+        send(self.pid, self.pidfd, signal.SIGKILL)
         self._close()
-        if not self._workers:
-            with suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
 
 
 class Bell:

@@ -26,7 +26,6 @@ from .waiting import Waiting
 from .worker import Headroom, Worker, share_out
 
 COUNT_EVERY = 5.0  # s; reading /proc/vmstat takes 30 us
-ALERT = 1.0  # s; after the bell, for what rang it to show: the kernel counts pages of a processor in batches
 LEND = 2.0  # s; beyond what the signals take: the memory of who was killed comes back in it
 EXIT_OK, EXIT_GAVE_UP, INTERRUPTED = 0, 1, 130
 
@@ -59,7 +58,6 @@ class Watchdog:
         self._board: Board | None = None
         self._next_look = self._next_count = now
         self._looks, self._period = 0, 0.0
-        self._alert = 0.0  # until then it is looked often
         self._oom_kills = spawn.oom_kills()
         self._quit: signal.Signals | None = None
         self._keeper = spawn.Keeper(plan.rules.grace, lock)
@@ -103,7 +101,6 @@ class Watchdog:
         running = [it.child.pidfd for it in self._workers if it.child is not None and it.status is None]
         if self._waiting.wait(until, [self._keeper.pidfd, *running]):
             self._next_look = time.monotonic()
-            self._alert = self._next_look + ALERT
 
     def _finish(self) -> int:
         with suppress(OSError):  # of nobody knows whose they are: with us, they end
@@ -141,7 +138,8 @@ class Watchdog:
                 if worker is not None:
                     worker.status, worker.reaped = status, now
                 elif pid == self._keeper.pid:
-                    self._keeper.renew()
+                    self._keeper.lost()
+                    self._next_look = now
         for worker in self._workers:
             if worker.child is not None and worker.status is not None and not self._has_leftovers(worker, now):
                 self._ended(worker, worker.status, now)
@@ -152,7 +150,9 @@ class Watchdog:
             shares, _ = share_out(self._family.look(), self._workers, self._keeper.pid)
         except OSError as error:
             self._telling.trouble(str(error))
-            return False
+            self._next_look = min(self._next_look, now + restart.LOOK_LEAST)
+            # Its group was killed; what else it left cannot be told, and is not waited for for ever.
+            return now - (worker.reaped or now) < lifecycle.KILL_WAIT
         worker.family = [it for it in shares[worker.number] if it.pid != worker.pid]
         self._telling.leftover(worker)
         for it in worker.family:
@@ -202,6 +202,10 @@ class Watchdog:
     def _look(self, now: float) -> None:
         self._looks += 1
         self._open_board()
+        try:
+            self._keeper.ensure()
+        except MemwatchError as error:
+            self._telling.trouble(str(error))
         self._headroom.look(now)
         if now >= self._next_count:
             self._oom_kills, self._next_count = spawn.oom_kills(), now + COUNT_EVERY
@@ -236,8 +240,6 @@ class Watchdog:
         self._crew, orders = crew.tick(limits, self._plan.rules, self._crew, seen, now, room=room, takes_turn=turn)
         self._carry_out(orders, now)
         self._period = restart.period(limits, seen, self._headroom.bytes)
-        if now < self._alert:
-            self._period = restart.LOOK_LEAST
         self._next_look = now + (restart.LOOK_LEAST if any(it.do is Do.SPAWN for it in orders) else self._period)
         if (age := crew.next_age(limits, self._crew, now)) is not None:
             self._next_look = min(self._next_look, age)
@@ -311,7 +313,7 @@ class Watchdog:
             output = self._sinks.worker_log(worker.number, life.lives, worker.after)
             with spawn.marked(worker.number):
                 child = spawn.spawn(self._plan.program, self._plan.command, self._environment(worker), output)
-        except (OSError, ValueError, MemwatchError) as error:
+        except Exception as error:  # whatever it is: a worker that is not there must not count as one that runs
             worker.last, worker.after = f"could not be started: {error}", "failed"
             self._telling.tell(Kind.REFUSED, worker, {"what": "start", "errno": getattr(error, "errno", None) or 0})
             self._happen(worker, lifecycle.Event(On.FAILED, time.monotonic(), chance=self._chance()))

@@ -56,6 +56,7 @@ class Worker:
         self.family: list[Relative] = []
         self.seen = restart.Seen(life)
         self.brakes = self.told_brakes = self._brakes_before = 0
+        self._braked: dict[int, int] = {}  # in this life, by the pid of each Python
         self.last = self.after = ""
         self.refused = False
         self.reaped: float | None = None
@@ -80,7 +81,7 @@ class Worker:
         self._live = self._work = None
         self._orders = ()
         self._confirmed = None
-        self._brakes_before = self.brakes
+        self._brakes_before, self._braked = self.brakes, {}
         self.refused = self.told_report = self.told_leftover = self.told_stuck = False
         self.reaped = None
 
@@ -113,8 +114,14 @@ class Worker:
     def _find_slots(self, board: Board | None) -> None:
         """Its slots: its own process's, or those of Pythons that it started as a wrapper."""
         pids = {it.pid: it.start_time for it in self.family}
-        kept = [slot for slot in self._slots if slot.place.is_held() and slot.place.owner.pid in pids]
-        if board is None or (kept and len(kept) == len(self._slots)):
+        # On a board that was unlinked a worker that has moved to the next one leaves a slot that looks held.
+        if board is None or (
+            self._slots
+            and all(
+                it.place.mapping is board.mapping and it.place.is_held() and it.place.owner.pid in pids
+                for it in self._slots
+            )
+        ):
             return
         with suppress(BoardError, OSError):
             found = [it for it in board.slots() if pids.get(it.place.owner.pid) == it.place.owner.start_time]
@@ -137,12 +144,16 @@ class Worker:
 
     def _read_slots(self) -> None:
         """What its brake's thread and its Python said last."""
-        lives = [(live, slot.work()) for slot in self._slots if (live := slot.live()) is not None]
+        lives = [(live, slot) for slot in self._slots if (live := slot.live()) is not None]
         if not lives:
             return
         # A wrapper may have several Pythons: the one in a trial is what counts, or else the first.
-        self._live, self._work = max(lives, key=lambda it: _in_trial(it[1]))
-        self.brakes = self._brakes_before + sum(live.brakes for live, _ in lives)
+        said = [(live, slot.work()) for live, slot in lives]
+        self._live, self._work = max(said, key=lambda it: _in_trial(it[1]))
+        for live, slot in lives:
+            if live.brakes:
+                self._braked[slot.place.owner.pid] = live.brakes
+        self.brakes = self._brakes_before + sum(self._braked.values())
 
     def order(self, why: Why, deadline: float | None, rss_limit: int | None, time: float) -> bool:
         """Tells its slots what is asked of it: whether one took it. Written again each second: the heartbeat."""

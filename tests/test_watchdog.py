@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support.cgroups import Cgroup, can_limit
 from support.wait import until
-from support.watchdogs import HASTY, Watchdog, charge, field, rss, runs, state, tiny
+from support.watchdogs import HASTY, Watchdog, charge, field, rss, runs, standing, state, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -360,6 +360,23 @@ def test_a_shell_runs_one_python_after_the_other(tmp_path: Path) -> None:
         assert 0 == dog.ends()
         assert 1 == len(dog.events("reported"))
         assert 1 == len(dog.events("spawned"))
+
+
+def test_a_shell_that_goes_on_without_its_python_is_not_stalled(tmp_path: Path) -> None:
+    """The brake of a Python that has ended looks no more, which is no fault."""
+    argv = (
+        *HASTY[:2],
+        HASTY[2].replace("sys.exit", "from memwatch import restart; restart.STALLED = 0.5; sys.exit", 1),
+    )
+    script = f"{' '.join(charge('ends', 0, 0.4))}; exec sleep 60"
+    with Watchdog(tmp_path, ["bash", "-c", script], argv=argv) as dog:
+        dog.until("reported")
+        until(lambda: not standing(dog)["workers"][0]["reports"], what="that its Python has ended")
+        seen = len(dog.events("healthy"))
+        until(lambda: len(dog.events("healthy")) > seen + 5, what="a second of health")
+
+        assert not dog.events("restarting")
+        assert not dog.events("signalled")
 
 
 def test_a_python_below_a_shell_hears_that_it_shall_end(tmp_path: Path) -> None:

@@ -21,7 +21,10 @@ from pathlib import Path
 
 import pytest
 from support.wait import until
-from support.watchdogs import HASTY, PATIENCE, Watchdog, charge, field, rss, runs, state, tiny
+from support.watchdogs import HASTY, PATIENCE, Watchdog, charge, field, rss, runs, standing, state, tiny
+
+from memwatch.board import Board
+from memwatch.errors import BoardError
 
 pytestmark = pytest.mark.slow
 
@@ -329,15 +332,6 @@ def goes_on(dog: Watchdog, number: int = 1) -> None:
     )
 
 
-def standing(dog: Watchdog) -> dict[str, list[dict[str, int]]]:
-    """What it says of itself to `memwatch status`."""
-    path = dog.board / f"watchdog-{dog.pid}.json"
-    found: dict[str, list[dict[str, int]]] = json.loads(
-        until(lambda: path.exists() and path.read_text(), what="a standing")
-    )
-    return found
-
-
 def test_f93_a_deleted_folder_of_logs_is_made_anew(tmp_path: Path) -> None:
     """With all that was in it, while it runs; no life of a worker is without a log."""
     with Watchdog(tmp_path, charge("sleeps"), argv=HASTY) as dog:
@@ -427,7 +421,14 @@ def test_a_deleted_board_is_made_anew(tmp_path: Path) -> None:
         until(lambda: standing(dog)["workers"][0]["reports"], what="that it reports")
         shutil.rmtree(dog.board)
         until(lambda: len(list(dog.board.glob("*"))) > 1, what="another board")
-        until(lambda: standing(dog)["workers"][0]["pids"] == [dog.worker()], what="the worker on it")
+
+        def is_watched_there() -> bool:
+            with suppress(BoardError), Board.open(dog.board) as board:
+                slots = [slot for slot in board.slots() if slot.owner.pid == dog.worker()]
+                return bool(slots) and slots[0].orders() is not None
+            return False
+
+        until(is_watched_there, what="orders for the worker on it")
 
         assert 1 == len(dog.events("spawned"))
         assert not dog.events("signalled")

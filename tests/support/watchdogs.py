@@ -262,3 +262,12 @@ def _is_orphan(pid: int, known: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return words[:2] == ["Z", str(os.getpid())] and words[3] != str(os.getsid(0)) and pid != known
+
+
+def standing(dog: Watchdog) -> dict[str, list[dict[str, int]]]:
+    """What it says of itself to `memwatch status`."""
+    path = dog.board / f"watchdog-{dog.pid}.json"
+    found: dict[str, list[dict[str, int]]] = json.loads(
+        until(lambda: path.exists() and path.read_text(), what="a standing")
+    )
+    return found
