@@ -8,8 +8,8 @@ from . import config, policy
 from ._native import lib
 from .errors import MemwatchError, SettingsError
 from .model import Watermarks
-from .running import UNKNOWN, Running, least_limit, tell
-from .sampler import Sampler
+from .running import UNKNOWN, Running, tell
+from .sampler import Sampler, least_limit
 from .units import format_duration, format_size
 
 TICK = 1.0  # s

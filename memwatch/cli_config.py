@@ -192,8 +192,7 @@ def _board() -> str:
 def _limit() -> int | None:
     """What binds this process; None where that cannot be told."""
     try:
-        from .running import least_limit
-        from .sampler import Sampler
+        from .sampler import Sampler, least_limit
 
         with Sampler(strict=False) as sampler:
             return least_limit(sampler)

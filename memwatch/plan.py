@@ -6,9 +6,8 @@ from typing import NamedTuple, Self
 
 from . import config, lifecycle, restart, trip
 from .board import default_folder
-from .errors import MemwatchError
 from .model import Patience, Watermarks
-from .sampler import Sampler
+from .sampler import Sampler, least_limit
 
 
 class Plan(NamedTuple):
@@ -42,9 +41,10 @@ class Plan(NamedTuple):
 
         Raises:
             SettingsError: Settings that do not fit it.
-            MemwatchError: Memory cannot be watched here.
+            ReadingError: Memory cannot be watched here.
         """
-        limit = _least_limit()
+        with Sampler() as sampler:
+            limit = least_limit(sampler)
         patience = config.patience(settings)
         given = config.limits_for(settings, limit)
         limits = restart.Limits(
@@ -74,14 +74,3 @@ class Plan(NamedTuple):
     def age_limit(self, number: int, life: lifecycle.Life) -> float | None:
         """How old worker *number* may become in this life, in seconds."""
         return restart.age_limit(self.limits, number, self.settings.workers, life.lives)
-
-
-def _least_limit() -> int:
-    sampler = Sampler()
-    try:
-        known = [sampler.sample().mem_total, *(group.limit for group in sampler.groups)]
-        return min(it for it in known if it)
-    except ValueError:
-        raise MemwatchError("memory cannot be watched: no limit is known. `memwatch doctor` says more") from None
-    finally:
-        sampler.close()

@@ -17,7 +17,7 @@ from ._native import ffi, lib
 from .board import Board
 from .errors import BoardError, MemwatchError, NotAdmitted, ReadingError, SettingsError, TooManyBrakes
 from .raising import Flying, Tracer, is_own, may_cut, may_cut_thread, may_meet
-from .sampler import Sampler
+from .sampler import Sampler, least_limit
 from .slot import Drain, Place, Slot, Work, WorkWords, why
 from .units import format_size
 
@@ -109,17 +109,6 @@ def leave_if_asked() -> None:
         reason = _SAID.get(why, why.name.lower())
         tell("info", f"this worker ends here, between two trials, as its watchdog has asked it to ({reason})")
         raise SystemExit(DRAINED)
-
-
-def least_limit(sampler: Sampler) -> int:
-    """The least of what can bind this process, in bytes."""
-    sample = sampler.sample()
-    limits = [sample.mem_total, sample.binds.limit if sample.binds else None, *(it.limit for it in sampler.groups)]
-    known = [limit for limit in limits if limit]
-    if not known:
-        failures = ", ".join(map(str, sample.errors)) or "no limit is known"
-        raise ReadingError(errno.ENODATA, f"memory cannot be watched: {failures}. `memwatch doctor` says more")
-    return min(known)
 
 
 class Running:

@@ -309,6 +309,17 @@ else:
     Sampler = PsutilSampler
 
 
+def least_limit(sampler: Sampler) -> int:
+    """The least of what can bind this process, in bytes."""
+    sample = sampler.sample()
+    limits = [sample.mem_total, sample.binds.limit if sample.binds else None, *(it.limit for it in sampler.groups)]
+    known = [limit for limit in limits if limit]
+    if not known:
+        failures = ", ".join(map(str, sample.errors)) or "no limit is known"
+        raise ReadingError(errno.ENODATA, f"memory cannot be watched: {failures}. `memwatch doctor` says more")
+    return min(known)
+
+
 @cache
 def _own() -> Sampler:
     return Sampler()

@@ -242,12 +242,19 @@ def test_a_deleted_working_folder_is_no_end(tmp_path: Path) -> None:
         goes_on(dog)
 
 
-def test_what_no_worker_can_be_given_is_no_worker_for_ever(tmp_path: Path) -> None:
-    """An installation below a path that PYTHONPATH cannot hold: before, a worker that was none was "running"."""
-    argv = [*HASTY[:2], HASTY[2].replace("sys.exit", "from memwatch import inject; inject.FOLDER = '/a:b'; sys.exit")]
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        pytest.param("inject.FOLDER = '/a:b'", "PYTHONPATH cannot hold", id="a-path-with-a-colon"),
+        pytest.param("inject.environment = None", "object is not callable", id="a-mistake-of-ours"),
+    ],
+)
+def test_what_cannot_be_started_is_no_worker_for_ever(tmp_path: Path, fault: str, said: str) -> None:
+    """Whatever keeps it from being started: before, a worker that was none was "running"."""
+    argv = [*HASTY[:2], HASTY[2].replace("sys.exit", f"from memwatch import inject; {fault}; sys.exit")]
     with Watchdog(tmp_path, charge("sleeps"), argv=argv) as dog:
         assert 1 == dog.ends()
-        assert "PYTHONPATH cannot hold" in dog.until("fatal")["reason"]
+        assert said in dog.until("fatal")["reason"]
 
 
 # ----------------------------------------------------------------------------- time passes ---
