@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import psutil
 import pytest
-from support import cgroups
+from support import cgroups, leftovers
 
 from memwatch import MemwatchError, bench_brake
 from memwatch.bench import HEAVY, QUICK, RATES, Row, Spread, as_json, as_text, heavy, main, problems, rows
@@ -48,15 +48,6 @@ COSTS = [
     "memory it adds, resident",
 ]
 Raw = dict[str, Any]
-
-
-def groups() -> list[Path]:
-    """Cgroups of a benchmark that is running, or did not clean up."""
-    try:
-        _version, own = cgroups.own()
-    except OSError:
-        return []
-    return [*own.glob("memwatch-bench-*"), *own.parent.glob("memwatch-bench-*")]
 
 
 def raw_values() -> Raw:
@@ -530,7 +521,7 @@ def test_a_real_run_has_a_limit_where_one_can_be_made(
 
     assert ["meminfo", "statm", *limited] == report["looks"]["reads"]
     assert bool(limited) or cgroups.can_limit() != ""
-    assert [] == groups()
+    assert [] == leftovers.left()
 
 
 @pytest.mark.slow
@@ -549,8 +540,7 @@ def test_a_run_that_is_stopped_leaves_nothing_behind(number: signal.Signals, sta
 
     assert (status, "", "Traceback" in complained) == (run.returncode, said, False)
     assert [] == alive
-    assert [] == list(Path("/dev/shm").glob("memwatch-bench-*"))
-    assert [] == groups()
+    assert [] == leftovers.left()
     assert not path.exists()
 
 
@@ -610,8 +600,7 @@ def test_real_memory_is_filled_where_a_cgroup_can_be_made(
     filled = {how for kinds in report["fills"].values() for how in kinds}
 
     assert (set(bench_brake.FILLS) if cgroups.can_limit() == "" else set()) == filled
-    assert [] == groups()
-    assert [] == list(Path("/dev/shm").glob("memwatch-bench-*"))
+    assert [] == leftovers.left()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import cgroups
+from support import cgroups, leftovers
 
 from memwatch import bench_watchdog, measuring_beside
 from memwatch.sampler import PURE
@@ -161,5 +161,5 @@ def test_a_real_run_prints_each_figure_of_the_watchdog(tmp_path: Path) -> None:
         assert row["what"].strip() in done.stdout
     assert [] == [line for line in done.stdout.splitlines() if len(line) > 100]
     assert "" == done.stderr
-    assert [] == list(Path("/dev/shm").glob("memwatch-bench-*"))
+    assert [] == leftovers.left()
     assert not (tmp_path / "mine").exists()

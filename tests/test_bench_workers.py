@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import cgroups
+from support import cgroups, leftovers
 
 from memwatch import bench_workers
 from memwatch.sampler import PURE
@@ -121,7 +121,7 @@ def test_a_real_run_prints_each_figure_of_several_workers(tmp_path: Path) -> Non
         assert row["what"] in done.stdout
     assert [] == [line for line in done.stdout.splitlines() if len(line) > 100]
     assert "" == done.stderr
-    assert [] == list(Path("/dev/shm").glob("memwatch-bench-*"))
+    assert [] == leftovers.left()
     assert not (tmp_path / "mine").exists()
     extra = [bench_workers.beyond(it) for crossings in report["crossings"].values() for it in crossings]
     assert [0] * len(extra) == extra
