@@ -311,7 +311,7 @@ enum {
 	MW_TOKENS = 64,
 	MW_RECORDS = 4096,   /* a power of two */
 	MW_LABEL = 128,      /* bytes of UTF-8, filled up with 0 */
-	MW_BOARD_VERSION = 2,
+	MW_BOARD_VERSION = 3,
 };
 
 /* The native thread's region: what it saw when it last looked. */
@@ -353,7 +353,8 @@ struct mw_work {
 	uint64_t epoch;       /* counts trials; odd while one runs */
 	int64_t trial_start_ns;
 	uint64_t trial_rss;   /* of the tree when it began */
-	uint64_t budget;      /* what buffers say they will hold, of that trial and before */
+	uint64_t budget;      /* what buffers say they will hold once they are full */
+	uint64_t filled;      /* that they hold already */
 	uint64_t live_bytes;  /* what allocators have handed out */
 	int64_t live_time_ns; /* when that was read */
 	uint64_t worker;      /* its number under a watchdog, from 1; 0 by hand */
@@ -798,7 +799,26 @@ int mw_brake_live(struct mw_brake *brake, struct mw_live *out);
  */
 int mw_install(void *object);
 
-/* mw_trim() gives what malloc() keeps back to the kernel.  It takes the heap's locks. */
+/* ------------------------------------------------------------- the heap --- */
+
+/*
+ * What malloc() has.  Reading it takes the locks of its arenas, one after the other, and
+ * 3 us; 1 ms where they are fragmented: never from the brake's thread, which must not
+ * wait for a thread that is parked.
+ */
+struct mw_heap {
+	uint64_t live;    /* bytes handed out and not freed, their headers and all */
+	uint64_t held;    /* bytes taken from the kernel for that */
+	uint64_t mapped;  /* of both: large ones, each with pages of its own */
+};
+
+/* mw_heap() reads it.  -ENOSYS: this C library does not tell. */
+int mw_heap(struct mw_heap *out);
+
+/*
+ * mw_trim() gives what malloc() keeps back to the kernel: 1, 0 there was nothing, or
+ * -ENOSYS.  It takes the heap's locks, 80 ms for 1 GB in pieces.
+ */
 int mw_trim(void);
 
 /* ------------------------------------------------------------ processes --- */

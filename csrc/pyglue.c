@@ -58,12 +58,3 @@ int mw_install(void *object)
 	PyGILState_Release(state);
 	return err ? -ENOMEM : 0;
 }
-
-int mw_trim(void)
-{
-#ifdef __GLIBC__
-	return malloc_trim(0);
-#else
-	return 0;
-#endif
-}

@@ -17,6 +17,7 @@ from .sampler import Sampler, sample
 
 if TYPE_CHECKING:
     from .brake import check, draining, guard, label, peak, shield, start, stop, trial
+    from .holding import trim
 
 __all__ = [
     "Binding",
@@ -45,6 +46,7 @@ __all__ = [
     "start",
     "stop",
     "trial",
+    "trim",
 ]
 
 _OF_THE_BRAKE = frozenset({"check", "draining", "guard", "label", "peak", "shield", "start", "stop", "trial"})
@@ -52,6 +54,11 @@ _OF_THE_BRAKE = frozenset({"check", "draining", "guard", "label", "peak", "shiel
 
 def __getattr__(name: str) -> Any:
     """The brake is loaded when it is first used: it needs threading, and signal's enums."""
+    if name == "trim":
+        from .holding import trim
+
+        globals()[name] = trim
+        return trim
     if name not in _OF_THE_BRAKE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import brake

@@ -21,8 +21,9 @@ from .clerk import Clerk
 from .errors import MemwatchError
 from .giveback import describe, let_go
 from .model import escape
+from .posting import tell
 from .raising import Flying
-from .running import Running, tell
+from .running import Running
 from .trials import Trial, last
 
 _P = ParamSpec("_P")

@@ -8,7 +8,8 @@ from . import config, policy
 from ._native import lib
 from .errors import MemwatchError, SettingsError
 from .model import Watermarks
-from .running import UNKNOWN, Running, tell
+from .posting import tell
+from .running import UNKNOWN, Running
 from .sampler import Sampler, least_limit
 from .units import format_duration, format_size
 
@@ -77,6 +78,7 @@ class Clerk:
         self._tick_at = now + TICK
         running.check_board()
         self._warn(now)
+        self._look_at_heap()
         self._say_waits()
         if now >= self._limits_at:
             self._limits_at = now + LIMITS_EVERY
@@ -107,6 +109,14 @@ class Clerk:
             )
         if decision.what & policy.What.SIGHTED:
             tell("warning", f"available memory can be read again, after {format_duration(decision.blind_for)}")
+
+    def _look_at_heap(self) -> None:
+        """Where memory is plentiful: a thread that is parked may hold the heap's locks, and would be waited for."""
+        running = self._running
+        headroom = running.words[lib.MW_WORD_HEADROOM]
+        if headroom != UNKNOWN and headroom > running.marks.warn:
+            running.look_at_heap()
+        running.write_holding()
 
     def _say_waits(self) -> None:
         """Nobody need do anything about it, so it is for those who ask (logging.INFO)."""

@@ -8,17 +8,16 @@ import threading
 import time
 from _thread import get_ident
 from collections.abc import Callable
-from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from . import _native, config, policy, trip
 from ._native import ffi, lib
-from .board import Board
-from .errors import BoardError, MemwatchError, NotAdmitted, ReadingError, SettingsError, TooManyBrakes
+from .errors import MemwatchError, NotAdmitted, ReadingError, SettingsError, TooManyBrakes
+from .posting import Posted, tell
 from .raising import Flying, Tracer, is_own, may_cut, may_cut_thread, may_meet
 from .sampler import Sampler, least_limit
-from .slot import Drain, Place, Slot, Work, WorkWords, why
+from .slot import Drain, why
 from .units import format_size
 
 if TYPE_CHECKING:
@@ -46,34 +45,6 @@ _glue = _Glue()
 if lib.mw_install(ffi.cast("void *", id(_glue))):
     raise MemoryError("memwatch: no memory for a function")
 raise_in, raise_after = _glue.raise_in, _glue.raise_after
-
-
-def tell(level: str, message: str) -> None:
-    """A line to the logger "memwatch"; and to stderr, where none of its handlers writes there."""
-    import logging
-
-    logger = logging.getLogger("memwatch")
-    number = getattr(logging, level.upper())
-    logger.log(number, "%s", message)
-    if not logger.isEnabledFor(number):
-        return
-    # Without any handler logging itself writes warnings there.
-    if not logger.hasHandlers() or _reaches_stderr(logger):
-        return
-    try:
-        sys.stderr.write(message + "\n")
-        sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):  # closed, full, or none at all: the log has it
-        pass
-
-
-def _reaches_stderr(logger: Any) -> bool:
-    at = logger
-    while at is not None:
-        if any(getattr(handler, "stream", None) in (sys.stderr, sys.__stderr__) for handler in at.handlers):
-            return True
-        at = at.parent if at.propagate else None
-    return False
 
 
 def lean() -> Any:
@@ -111,7 +82,7 @@ def leave_if_asked() -> None:
         raise SystemExit(DRAINED)
 
 
-class Running:
+class Running(Posted):
     """
     Everything of the brake that lives from start() to stop(), or to a fork.
 
@@ -125,33 +96,18 @@ class Running:
     """
 
     def __init__(self, settings: config.Settings, root: str) -> None:
+        super().__init__(Sampler(root=root), settings.board, 0 if (worker := lean()) is None else worker.number)
         self.settings = settings
         self.root = root
-        self.pid = os.getpid()
-        self.sampler = Sampler(root=root)
         self.limit = least_limit(self.sampler)
         self.marks = config.marks_for(settings, self.limit)
         self.patience = config.patience(settings)
         self.signal: int = settings.signal or signal.SIGURG
-        self.lock = threading.Lock()
-        self.trials: dict[int, Trial] = {}
         self.seats = list(range(lib.MW_SEATS))
-        self.epochs = 0
         self.brakes_in_row = 0
-        self.stopping = False
         self.forking: set[int] = set()
         self.handles_signals = False
         self.tracer = Tracer(self.on_line)
-        self.board: Board | None = None
-        self.slot: Slot | None = None
-        self.said: set[str] = set()
-        self.work = WorkWords()
-        self.number = 0 if (worker := lean()) is None else worker.number
-        self.work.words.worker = self.number
-        self.work_epoch = 0
-        self.tainted = False
-        self.handle: Any = ffi.NULL
-        self.place: Place | None = None
         self.words: memoryview = memoryview(b"")
 
     # -------------------------------------------------------------- start and stop ---
@@ -165,7 +121,7 @@ class Running:
             self._unhook()
             self.sampler.close()
             raise
-        self._join_board()
+        self.join_board()
 
     def _start_thread(self) -> None:
         plan = ffi.new("struct mw_plan *")
@@ -256,86 +212,6 @@ class Running:
         self._fill(numbers)
         if code := lib.mw_brake_arm(self.handle, numbers, marks.warn):
             raise MemwatchError(f"the brake's thread does not take new numbers ({why(code)}): stop() and start() it")
-
-    # ---------------------------------------------------------------------- board ---
-
-    def _join_board(self) -> None:
-        try:
-            self.board = Board.open(self.settings.board, create=True)
-            self.slot = self.board.claim(groups=[(it.dev, it.ino) for it in self.sampler.groups])
-            before = self.slot.work() if self.number else None
-            if before is not None and before.worker == self.number:  # stopped, and started again
-                self.tainted, self.epochs = before.tainted, max(before.epoch - 1, 0) // 2
-                self.work_epoch = 2 * self.epochs + 1 if before.epoch else 0
-            epoch = self.work_epoch and self.work_epoch + 1  # even: none runs
-            self.slot.set_work(Work(worker=self.number, epoch=epoch, tainted=self.tainted))
-            self._write_to(self.slot)
-        except (BoardError, OSError) as error:
-            self.slot = None
-            self.say_once("board", "warning", f"{error}. This worker is braked, but others do not see it")
-
-    def _write_to(self, slot: Slot) -> None:
-        place = slot.place
-        code = lib.mw_brake_board(self.handle, place.mapping.handle, place.number, place.owner)
-        if code:
-            raise BoardError(f"the brake's thread does not take the board ({why(code)})")
-        self.place = place  # mapped for as long as the thread writes there
-
-    def check_board(self) -> None:
-        """About once a second: the board may have been unlinked."""
-        board, slot = self.board, self.slot
-        if board is None:
-            return
-        try:
-            if slot is None:
-                self.slot = slot = board.claim(groups=[(it.dev, it.ino) for it in self.sampler.groups])
-                slot.set_work(Work(worker=self.number))
-                self._write_to(slot)
-            else:
-                board.check()
-                if slot.place is not self.place:
-                    self._write_to(slot)
-        except (BoardError, OSError) as error:
-            if self.stopping:  # and so it was closed
-                return
-            self.say_once("board", "warning", f"{error}. This worker is braked, but others do not see it")
-
-    def write_work(self, trial: "Trial | None") -> None:
-        """What the worker is at, to the board: of several trials the newest."""
-        slot = self.slot
-        if slot is None:
-            return
-        work = self.work
-        with self.lock, suppress(BoardError):  # check_board() makes it anew, and says so
-            if trial is None and self.trials:  # other threads go on with theirs
-                trial = max(list(self.trials.values()), key=lambda it: it.start_ns, default=None)
-            if trial is None:
-                work.say(epoch=self.work_epoch + 1)
-            else:
-                self.work_epoch = trial.epoch
-                work.say(trial.label, trial.detail, trial.epoch, trial.start_ns, trial.start_rss)
-            work.words.key = 0 if trial is None else trial.key
-            work.words.tainted = self.tainted
-            slot.set_words(work)
-
-    def write_waiting(self, label: str, key: int) -> None:
-        """A trial that was begun elsewhere, and that nobody would know of if this worker were killed now."""
-        if self.slot is None or self.trials:
-            return
-        with self.lock, suppress(BoardError):
-            self.work.say(label, "waits for memory", self.work_epoch + 1)
-            self.work.words.key = key
-            self.slot.set_words(self.work)
-
-    def say_once(self, about: str, level: str, message: str) -> None:
-        if about not in self.said:
-            self.said.add(about)
-            tell(level, message)
-
-    @property
-    def worker(self) -> str:
-        """What this worker is called in the log: "Worker 1", by its number under a watchdog, or else by its slot."""
-        return f"Worker {self.number or (self.pid if self.slot is None else self.slot.number + 1)}"
 
     # ------------------------------------------------------------------ admission ---
 

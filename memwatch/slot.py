@@ -1,21 +1,37 @@
 """
-One worker's slot of the board: the values it holds, and reading and writing them.
+One worker's slot of the board: reading and writing what stands there.
 
-csrc/memwatch.h says who writes which part. Reading never waits for a writer, and what a killed worker wrote
+Reading never waits for a writer, and what a killed worker wrote
 last stays until another takes its slot.
 """
 
 import errno
 import os
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 from ._native import ffi, lib
 from .errors import BoardError
+from .slot_values import ABSENT, NO_LIMIT, BrakePhase, Drain, Live, Orders, Owner, Record, RecordKind, Work
 
-_ABSENT = 2**64 - 1
-_NO_LIMIT = 2**64 - 2
+__all__ = [
+    "BrakePhase",
+    "Drain",
+    "Live",
+    "Mapping",
+    "Orders",
+    "Owner",
+    "Place",
+    "Record",
+    "RecordKind",
+    "Slot",
+    "Work",
+    "WorkWords",
+    "layout",
+    "nanoseconds",
+    "place_of",
+    "why",
+]
+
 _NS = 1_000_000_000
 
 layout = ffi.new("struct mw_board_layout *")
@@ -29,176 +45,6 @@ _LIVE_RSS = _LIVE + (layout.live_copy + ffi.offsetof("struct mw_live", "rss")) /
 _LIVE_SIZE = layout.live_size // 8
 
 
-class BrakePhase(IntEnum):
-    """What a worker's brake is at."""
-
-    OFF = lib.MW_BRAKE_OFF
-    WATCHING = lib.MW_BRAKE_WATCHING
-    HOLDING = lib.MW_BRAKE_HOLDING
-    RAISING = lib.MW_BRAKE_RAISING
-    SQUEEZING = lib.MW_BRAKE_SQUEEZING
-    KILLING = lib.MW_BRAKE_KILLING
-    SETTLING = lib.MW_BRAKE_SETTLING
-    WAITING = lib.MW_BRAKE_WAITING
-
-
-class Drain(IntEnum):
-    """Why a worker shall end after its current trial."""
-
-    NO = lib.MW_DRAIN_NO
-    AGE = lib.MW_DRAIN_AGE
-    RSS = lib.MW_DRAIN_RSS
-    HEADROOM = lib.MW_DRAIN_HEADROOM
-    STALLED = lib.MW_DRAIN_STALLED
-    LEAK = lib.MW_DRAIN_LEAK
-    STOP = lib.MW_DRAIN_STOP
-    TAINTED = lib.MW_DRAIN_TAINTED
-
-
-class RecordKind(IntEnum):
-    """What a record of the ring tells: a look at memory, or a mark."""
-
-    LOOK = lib.MW_RECORD_LOOK
-    MARK = lib.MW_RECORD_MARK
-
-
-class Owner(NamedTuple):
-    """
-    Whose a slot is.
-
-    Attributes:
-        pid: Its process, as seen in its own pid namespace.
-        start_time: In clock ticks since boot; with pid and namespace, a name for ever.
-        pid_namespace: Inode of that namespace.
-        generation: How often the slot was claimed.
-        groups: (device, inode) of its memory cgroups, nearest first.
-    """
-
-    pid: int
-    start_time: int
-    pid_namespace: int
-    generation: int
-    groups: tuple[tuple[int, int], ...]
-
-
-class Live(NamedTuple):
-    """
-    What a worker's native thread saw last. Bytes, and seconds on the monotonic clock; None is unknown.
-
-    Attributes:
-        time: The heartbeat.
-        rss, rss_peak: Resident memory, now and at most.
-        headroom: Bytes that can still be taken before somebody is killed.
-        limit: Of what binds: MemTotal, or the cgroup's; None also where it has none.
-        binds: (device, inode) of the cgroup that binds; (0, 0) is the machine.
-        looks: How many so far.
-        gap_p99, gap_max: Between two looks, beyond what was meant.
-        cpu: Seconds of the thread's own.
-        phase: Of the brake; None is one this version does not know.
-        epoch: Of the trial that the phase speaks of.
-        brakes: So far.
-        growth: Of that trial: what its process tree has more than when it began; none while it is shielded.
-        trial_start: When it began.
-    """
-
-    time: float | None
-    rss: int | None
-    rss_peak: int | None
-    headroom: int | None
-    limit: int | None
-    binds: tuple[int, int] = (0, 0)
-    looks: int = 0
-    gap_p99: float | None = None
-    gap_max: float | None = None
-    cpu: float | None = None
-    phase: BrakePhase | None = BrakePhase.OFF
-    epoch: int = 0
-    brakes: int = 0
-    growth: int | None = None
-    trial_start: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """
-    What a worker is at. Bytes, and seconds on the monotonic clock; None is unknown.
-
-    Attributes:
-        label: The trial, as "Trial #42"; empty outside of one. The board keeps 128 bytes of UTF-8.
-        detail: As "split 3/5"; likewise.
-        epoch: Counts trials; odd while one runs.
-        trial_start, trial_rss: When it began, and what the worker's tree held then.
-        budget: What buffers say they will hold.
-        live_bytes, live_time: What allocators have handed out, and when that was read.
-        worker: Its number under a watchdog, from 1; 0 is started by hand.
-        key: What the trial is called elsewhere, by board.key_of(); 0 is none.
-        tainted: A brake was raised out of nowhere, so that a lock of Python's own making may be held: this worker is
-            best started anew at its trial's end.
-    """
-
-    label: str = ""
-    detail: str = ""
-    epoch: int = 0
-    trial_start: float | None = None
-    trial_rss: int | None = None
-    budget: int | None = None
-    live_bytes: int | None = None
-    live_time: float | None = None
-    worker: int = 0
-    key: int = 0
-    tainted: bool = False
-
-    def __post_init__(self) -> None:
-        _need_unsigned(
-            epoch=self.epoch,
-            trial_rss=self.trial_rss,
-            budget=self.budget,
-            live_bytes=self.live_bytes,
-            worker=self.worker,
-            key=self.key,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """
-    What the watchdog asks of a worker.
-
-    Attributes:
-        drain: Whether to end after the current trial, and why.
-        drain_deadline: When it will be made to; None is never.
-        rss_limit: Of its whole tree, in bytes; None is no limit.
-        watchdog: (pid, start time) of who asks, or None.
-        time: The watchdog's heartbeat.
-    """
-
-    drain: Drain = Drain.NO
-    drain_deadline: float | None = None
-    rss_limit: int | None = None
-    watchdog: tuple[int, int] | None = None
-    time: float | None = None
-
-    def __post_init__(self) -> None:
-        _need_unsigned(rss_limit=self.rss_limit)
-
-
-class Record(NamedTuple):
-    """
-    One look or mark of the ring.
-
-    Attributes:
-        time: Seconds on the monotonic clock.
-        kind: None is one this version does not know.
-        rss: Of a look; else what the kind says.
-        headroom: Bytes, or None.
-    """
-
-    time: float | None
-    kind: RecordKind | None
-    rss: int | None
-    headroom: int | None
-
-
 _PHASES = {phase.value: phase for phase in BrakePhase}
 _DRAINS = {drain.value: drain for drain in Drain}
 _KINDS = {kind.value: kind for kind in RecordKind}
@@ -207,19 +53,12 @@ _KINDS = {kind.value: kind for kind in RecordKind}
 # ------------------------------------------------------------------ words and values ---
 
 
-def _need_unsigned(**values: int | None) -> None:
-    for name, value in values.items():
-        # The last two mean unknown and no limit.
-        if value is not None and not 0 <= value < _NO_LIMIT:
-            raise ValueError(f"need 0 <= {name} < 2**64 - 2, got {value!r}")
-
-
 def _number(word: int) -> int | None:
-    return None if word >= _NO_LIMIT else word
+    return None if word >= NO_LIMIT else word
 
 
 def _word(number: int | None) -> int:
-    return _ABSENT if number is None else number
+    return ABSENT if number is None else number
 
 
 def _seconds(ns: int) -> float | None:
@@ -227,7 +66,7 @@ def _seconds(ns: int) -> float | None:
 
 
 def nanoseconds(seconds: float | None) -> int:
-    """For C; None is the bits of MW_ABSENT."""
+    """For C; None is the bits of MWABSENT."""
     if seconds is None:
         return -1
     if not 0 <= seconds < 2**63 / _NS:
@@ -259,9 +98,8 @@ class WorkWords:
     __slots__ = ("words",)
 
     def __init__(self) -> None:
-        it = self.words = ffi.new("struct mw_work *")
-        it.budget = it.live_bytes = _ABSENT
-        it.live_time_ns = -1
+        self.words = ffi.new("struct mw_work *")
+        self.hold()
         self.say()
 
     def say(
@@ -271,6 +109,18 @@ class WorkWords:
         it = self.words
         it.label, it.detail, it.epoch = _bytes(label), _bytes(detail), epoch
         it.trial_start_ns, it.trial_rss = start_ns, _word(rss)
+
+    def hold(
+        self,
+        budget: int | None = None,
+        filled: int | None = None,
+        live: int | None = None,
+        live_time: float | None = None,
+    ) -> None:
+        """What it holds, as Work has it."""
+        it = self.words
+        it.budget, it.filled, it.live_bytes = _word(budget), _word(filled), _word(live)
+        it.live_time_ns = nanoseconds(live_time)
 
 
 # ------------------------------------------------------------------------------ slots ---
@@ -357,7 +207,7 @@ class Slot:
         sequence = words[base + _LIVE]
         # One word needs no second look at the sequence: whenever it was written, it was true then.
         rss = words[base + _LIVE_RSS + (sequence & 1) * _LIVE_SIZE]
-        if words[base + _CLAIM] != place.claim or sequence >> 48 != place.claim >> 48 or rss >= _NO_LIMIT:
+        if words[base + _CLAIM] != place.claim or sequence >> 48 != place.claim >> 48 or rss >= NO_LIMIT:
             return None
         return int(rss)
 
@@ -394,6 +244,7 @@ class Slot:
             trial_start=_seconds(it.trial_start_ns),
             trial_rss=_number(it.trial_rss),
             budget=_number(it.budget),
+            filled=_number(it.filled),
             live_bytes=_number(it.live_bytes),
             live_time=_seconds(it.live_time_ns),
             worker=_number(it.worker) or 0,
@@ -452,8 +303,7 @@ class Slot:
         it = WorkWords()
         it.say(work.label, work.detail, work.epoch, nanoseconds(work.trial_start), work.trial_rss)
         words = it.words
-        words.budget, words.live_bytes = _word(work.budget), _word(work.live_bytes)
-        words.live_time_ns = nanoseconds(work.live_time)
+        it.hold(work.budget, work.filled, work.live_bytes, work.live_time)
         words.worker, words.key, words.tainted = work.worker, work.key, work.tainted
         self.set_words(it)
 
@@ -466,7 +316,7 @@ class Slot:
         it = ffi.new("struct mw_orders *")
         it.drain = orders.drain
         it.drain_deadline_ns = nanoseconds(orders.drain_deadline)
-        it.rss_limit = _NO_LIMIT if orders.rss_limit is None else orders.rss_limit
+        it.rss_limit = NO_LIMIT if orders.rss_limit is None else orders.rss_limit
         it.watchdog_pid, it.watchdog_start_time = orders.watchdog or (0, 0)
         it.time_ns = nanoseconds(orders.time)
         self._write(lib.mw_slot_set_orders, it, anybody=True)

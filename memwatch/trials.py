@@ -14,8 +14,9 @@ from ._native import lib
 from .errors import EmergencyBrake, MemwatchError
 from .giveback import give_back, let_go
 from .model import escape
+from .posting import tell
 from .raising import call
-from .running import SEATS, UNKNOWN, Running, raise_in, tell
+from .running import SEATS, UNKNOWN, Running, raise_in
 from .units import format_duration, format_size
 
 SETTLE_EVERY = 0.01  # s; a look while memory comes back

@@ -37,6 +37,7 @@ PUBLIC = {
     "start",
     "stop",
     "trial",
+    "trim",
 }
 
 

@@ -145,6 +145,7 @@ def test_what_one_writes_another_reads(folder: Path) -> None:
         trial_start=1.5,
         trial_rss=10,
         budget=20,
+        filled=15,
         worker=2,
         key=key_of("study|42"),
         tainted=True,

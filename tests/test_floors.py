@@ -15,21 +15,23 @@ FLOORS = {
     0: {"model", "units", "errors"},
     1: {"trip", "policy", "lifecycle", "restart", "crew", "trend", "findings"},
     2: {
-        *{"sampler", "pure", "board", "slot", "identity", "spawn", "standing"},
+        *{"sampler", "pure", "board", "slot", "slot_values", "identity", "spawn", "standing", "holding"},
         *{"events", "sinks", "notify", "config", "configfile", "inject"},
     },
     3: {
-        *{"brake", "trials", "running", "clerk", "raising", "giveback"},
+        *{"brake", "trials", "running", "posting", "clerk", "raising", "giveback"},
         *{"watchdog", "worker", "telling", "waiting", "plan"},
     },
     4: {
-        *{"integrations", "_inject", "replay", "leaks", "testing", "doctor"},
+        *{"integrations", "_inject", "testing", "doctor"},
+        *{"replay", "replay_fields", "replay_file"},
+        *{"leaks", "leaks_census", "leaks_run", "leaks_inside", "pytest_plugin"},
         *{"measuring", "measuring_brake", "measuring_cost", "measuring_workers"},
-        *{"measuring_watchdog", "measuring_beside"},
+        *{"measuring_watchdog", "measuring_beside", "measuring_replay", "measuring_trend"},
     },
     5: {
-        *{"cli", "cli_config", "cli_run", "status", "top", "showing", "reaping"},
-        *{"bench", "bench_brake", "bench_common", "bench_workers", "bench_watchdog"},
+        *{"cli", "cli_config", "cli_run", "cli_leaks", "leaks_plot", "status", "top", "showing", "reaping"},
+        *{"bench", "bench_brake", "bench_common", "bench_workers", "bench_watchdog", "bench_replay", "bench_trend"},
     },
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
@@ -37,8 +39,17 @@ FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # What the core may not do: it is told the time, and others act.
 IMPURE = {"os", "time", "signal", "threading", "logging", "_native", "subprocess", "socket"}
 # measuring times the C itself, and what a user would write without memwatch.
-NATIVE = {"sampler", "board", "slot", "identity", "brake", "trials", "running", "clerk", "giveback", "replay", "leaks"}
-NATIVE |= {"spawn", "measuring", "measuring_brake", "measuring_cost", "measuring_workers", "measuring_watchdog"}
+NATIVE = {"sampler", "board", "slot", "identity", "brake", "trials", "running", "posting", "clerk", "giveback"}
+NATIVE |= {
+    "spawn",
+    "slot_values",
+    "holding",
+    "measuring",
+    "measuring_brake",
+    "measuring_cost",
+    "measuring_workers",
+    "measuring_watchdog",
+}
 LIGHT_ON_FLOOR = {"cffi", "_cffi_backend", "memwatch"}
 
 SOURCES = sorted(path for path in PACKAGE.glob("**/*.py") if path.name != "__init__.py")
@@ -115,7 +126,9 @@ def test_integrations_stand_on_public_names(path: Path) -> None:
 def test_third_parties_are_imported_where_they_are_used(path: Path) -> None:
     """Nothing but the standard library at the top of a file: `import memwatch` is light. An integration has its own."""
     known = set(sys.stdlib_module_names) | LIGHT_ON_FLOOR
-    known |= {"integrations": {"optuna"}, "_inject": {"sitecustomize"}}.get(room(path), set())  # the user's own
+    known |= {"integrations": {"optuna", "stable_baselines3"}, "_inject": {"sitecustomize"}}.get(
+        room(path), set()
+    )  # the user's own
     for name, at_top in imports(path):
         if at_top and not name.startswith("."):
             assert name.split(".")[0] in known, f"{name} at the top of {path.name}"

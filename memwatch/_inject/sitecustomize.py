@@ -171,7 +171,7 @@ class Worker:
             self._need(code, "no slot of the board can be claimed")
             work = ffi.new("struct mw_work *")
             work.trial_start_ns = work.live_time_ns = -1
-            work.trial_rss = work.budget = work.live_bytes = 2**64 - 1
+            work.trial_rss = work.budget = work.filled = work.live_bytes = 2**64 - 1
             work.worker = self.number
             self._need(
                 lib.mw_slot_set_work(self._board, self._slot[0], self._owner, work), "its slot cannot be written"

@@ -95,6 +95,12 @@ class Worker:
             assert said, f"it never said {line!r}: {self.said}"
             self.said.append(said.rstrip("\n"))
 
+    def tells(self) -> None:
+        """Lets it go on from an input()."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
     def slot(self) -> Slot:
         """Its own, once it is there."""
         return until(self._find, what="that the worker is on the board")
