@@ -16,7 +16,6 @@ int mw_heap(struct mw_heap *out)
 	*out = (struct mw_heap){
 		.live = it.uordblks + it.hblkhd,
 		.held = it.arena + it.hblkhd,
-		.mapped = it.hblkhd,
 	};
 	return 0;
 #else

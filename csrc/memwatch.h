@@ -807,9 +807,8 @@ int mw_install(void *object);
  * wait for a thread that is parked.
  */
 struct mw_heap {
-	uint64_t live;    /* bytes handed out and not freed, their headers and all */
-	uint64_t held;    /* bytes taken from the kernel for that */
-	uint64_t mapped;  /* of both: large ones, each with pages of its own */
+	uint64_t live; /* bytes handed out and not freed, their headers and all */
+	uint64_t held; /* bytes taken from the kernel for that */
 };
 
 /* mw_heap() reads it.  -ENOSYS: this C library does not tell. */

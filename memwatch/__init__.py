@@ -49,20 +49,21 @@ __all__ = [
     "trim",
 ]
 
-_OF_THE_BRAKE = frozenset({"check", "draining", "guard", "label", "peak", "shield", "start", "stop", "trial"})
+# Loaded when first used: the brake needs threading, and signal's enums. Each with all of its names.
+_LAZY = {
+    "brake": ("check", "draining", "guard", "label", "peak", "shield", "start", "stop", "trial"),
+    "holding": ("trim",),
+}
 
 
 def __getattr__(name: str) -> Any:
-    """The brake is loaded when it is first used: it needs threading, and signal's enums."""
-    if name == "trim":
-        from .holding import trim
+    """What is not needed to look at memory."""
+    for room, names in _LAZY.items():
+        if name in names:
+            from importlib import import_module
 
-        globals()[name] = trim
-        return trim
-    if name not in _OF_THE_BRAKE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import brake
-
-    # From now on they are found without a detour.
-    globals().update({each: getattr(brake, each) for each in _OF_THE_BRAKE})
-    return globals()[name]
+            module = import_module(f".{room}", __name__)
+            # From now on they are found without a detour.
+            globals().update({each: getattr(module, each) for each in names})
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,7 @@ class Heap(NamedTuple):
 
     Attributes:
         live: By malloc and by Python's own allocator (whose part is blocks of BLOCK bytes). What is mapped without
-            them is not in it: a memory-mapped file, a ReplayBuffer's store, shared memory.
+            them is not in it: a memory-mapped file, shared memory.
         native: Of it, malloc's part.
         held: What malloc has taken from the kernel, free or not.
         blocks: Python's part, in blocks.

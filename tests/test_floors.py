@@ -13,7 +13,7 @@ PACKAGE = REPO / "memwatch"
 
 FLOORS = {
     0: {"model", "units", "errors"},
-    1: {"trip", "policy", "lifecycle", "restart", "crew", "trend", "findings"},
+    1: {"trip", "policy", "lifecycle", "restart", "crew", "findings"},
     2: {
         *{"sampler", "pure", "board", "slot", "slot_values", "identity", "spawn", "standing", "holding"},
         *{"events", "sinks", "notify", "config", "configfile", "inject"},
@@ -24,14 +24,12 @@ FLOORS = {
     },
     4: {
         *{"integrations", "_inject", "testing", "doctor"},
-        *{"replay", "replay_fields", "replay_file"},
-        *{"leaks", "leaks_census", "leaks_run", "leaks_inside", "pytest_plugin"},
         *{"measuring", "measuring_brake", "measuring_cost", "measuring_workers"},
-        *{"measuring_watchdog", "measuring_beside", "measuring_replay", "measuring_trend"},
+        *{"measuring_watchdog", "measuring_beside"},
     },
     5: {
-        *{"cli", "cli_config", "cli_run", "cli_leaks", "leaks_plot", "status", "top", "showing", "reaping"},
-        *{"bench", "bench_brake", "bench_common", "bench_workers", "bench_watchdog", "bench_replay", "bench_trend"},
+        *{"cli", "cli_config", "cli_run", "status", "top", "showing", "reaping"},
+        *{"bench", "bench_brake", "bench_common", "bench_workers", "bench_watchdog"},
     },
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
@@ -126,9 +124,7 @@ def test_integrations_stand_on_public_names(path: Path) -> None:
 def test_third_parties_are_imported_where_they_are_used(path: Path) -> None:
     """Nothing but the standard library at the top of a file: `import memwatch` is light. An integration has its own."""
     known = set(sys.stdlib_module_names) | LIGHT_ON_FLOOR
-    known |= {"integrations": {"optuna", "stable_baselines3"}, "_inject": {"sitecustomize"}}.get(
-        room(path), set()
-    )  # the user's own
+    known |= {"integrations": {"optuna"}, "_inject": {"sitecustomize"}}.get(room(path), set())  # the user's own
     for name, at_top in imports(path):
         if at_top and not name.startswith("."):
             assert name.split(".")[0] in known, f"{name} at the top of {path.name}"
