@@ -129,28 +129,30 @@ class Posted:
         if slot is None:
             return
         work = self.work
-        if trial is None:
-            self.look_at_heap()
+        looked = trial is None and self.look_at_heap()
         with self.lock, suppress(BoardError):  # check_board() makes it anew, and says so
             if trial is None and self.trials:  # other threads go on with theirs
                 trial = max(list(self.trials.values()), key=lambda it: it.start_ns, default=None)
             if trial is None:
                 work.say(epoch=self.work_epoch + 1)
-                self._say_holding()
             else:
                 self.work_epoch = trial.epoch
                 work.say(trial.label, trial.detail, trial.epoch, trial.start_ns, trial.start_rss)
             work.words.key = 0 if trial is None else trial.key
             work.words.tainted = self.tainted
+            if looked:
+                self._say_holding()
             slot.set_words(work)
 
-    def look_at_heap(self) -> None:
-        """What it has handed out, at most once a second; for the next that is written to the board."""
+    def look_at_heap(self) -> bool:
+        """What it has handed out, at most once a second: whether it was time for that. The board has it from the next
+        write_*()."""
         now = time.monotonic()
         if now < self._heap_due:
-            return
+            return False
         self._heap_due = now + HEAP_EVERY
         self._heap = holding.heap()
+        return True
 
     def _say_holding(self) -> None:
         budget, filled = holding.promised()
@@ -158,7 +160,7 @@ class Posted:
         self.work.hold(budget, filled, *((None, None) if it is None else (it.live, it.time)))
 
     def write_holding(self) -> None:
-        """What this process holds, to the board: about once a second. Between two trials write_work() does."""
+        """What this process holds, to the board: about once a second."""
         slot = self.slot
         if slot is None:
             return

@@ -141,7 +141,7 @@ input()
 
 @pytest.mark.slow
 def test_a_worker_says_what_it_holds_on_the_board(tmp_path: Path) -> None:
-    """Budget, what of it is filled, and live bytes: once a second, and after each trial. Unknown before the first."""
+    """Budget, what of it is filled, and live bytes, once a second."""
     with Worker(tmp_path, SCRIPT) as worker:
         worker.hears("ready")
         slot = worker.slot()
