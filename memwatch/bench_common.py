@@ -57,13 +57,15 @@ def table(head: Sequence[Sequence[str]], lines: Sequence[Sequence[str]]) -> list
     """Columns: the first to the left, the last too, numbers to the right."""
     widths = [max(len(line[i]) for line in (*head, *lines)) for i in range(len(lines[0]))]
     last = len(widths) - 1
+    # Where a value is longer than most, its line shall still fit.
+    gap = "  " if sum(widths) + 2 * last <= WIDTH else " "
     printed = []
     for line in (*head, *lines):
         cells = [
             cell.rjust(width) if 0 < i < last else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        printed.append("  ".join(cells).rstrip())
+        printed.append(gap.join(cells).rstrip())
     return [*printed[: len(head)], "-" * max(map(len, printed)), *printed[len(head) :]]
 
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from support import cgroups, leftovers
 
-from memwatch import MemwatchError, bench_brake
+from memwatch import MemwatchError, bench_brake, bench_common
 from memwatch.bench import HEAVY, QUICK, RATES, Row, Spread, as_json, as_text, heavy, main, problems, rows
 
 COMMAND = [sys.executable, "-m", "memwatch.bench", "--quick"]
@@ -542,6 +542,16 @@ def test_a_run_that_is_stopped_leaves_nothing_behind(number: signal.Signals, sta
     assert [] == alive
     assert [] == leftovers.left()
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("columns", "between"), [(8, "  "), (9, " ")])
+def test_a_table_with_a_long_value_still_fits(columns: int, between: str) -> None:
+    """Columns stand closer where they would be wider than a page."""
+    line = ["x" * 10] * columns
+    printed = bench_common.table([line], [line])
+
+    assert between.join(line) == printed[-1]
+    assert max(map(len, printed)) <= bench_common.WIDTH
 
 
 # ----------------------------------------------------------------- the brake ---
