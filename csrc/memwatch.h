@@ -311,7 +311,7 @@ enum {
 	MW_TOKENS = 64,
 	MW_RECORDS = 4096,   /* a power of two */
 	MW_LABEL = 128,      /* bytes of UTF-8, filled up with 0 */
-	MW_BOARD_VERSION = 3,
+	MW_BOARD_VERSION = 4,
 };
 
 /* The native thread's region: what it saw when it last looked. */
@@ -356,7 +356,8 @@ struct mw_work {
 	uint64_t budget;      /* what buffers say they will hold once they are full */
 	uint64_t filled;      /* that they hold already */
 	uint64_t live_bytes;  /* what allocators have handed out */
-	int64_t live_time_ns; /* when that was read */
+	uint64_t kept_bytes;  /* what malloc() has from the kernel, and has not handed out */
+	int64_t live_time_ns; /* when these were read */
 	uint64_t worker;      /* its number under a watchdog, from 1; 0 by hand */
 	uint64_t key;         /* what the trial is called elsewhere, as a hash; 0 */
 	uint64_t tainted;     /* 1: an exception was raised out of nowhere; best started anew */
@@ -868,6 +869,77 @@ int mw_keeper_start(int64_t grace_ns, int keep, int *pipe, int *pidfd);
  * is gone: start another one and tell it all.  SIGPIPE must be ignored, as it is in Python.
  */
 int mw_keeper_tell(int pipe, pid_t pid, int add);
+
+/* --------------------------------------------- rows of a replay buffer --- */
+
+enum { MW_SIDE_BLOCKS = 64 };
+
+/*
+ * A ring of rows in memory that its owner (replay.py) maps and frees: bytes, for nothing
+ * here knows a type.  With `span`, the beginning of a row (an observation) is what came
+ * after the row `streams` places before it, too, and so is stored once.  Where it is not,
+ * as at the end of an episode, the true bytes stand in an entry of the side table, and
+ * after the newest row of each stream in `newest`.
+ *
+ * One thread at a time; nothing is allocated.  After fork() the child's copy is its own
+ * where the memory is private.  All memory is zero at first.
+ */
+struct mw_rows {
+	uint8_t *memory;    /* capacity rows of `stride` bytes */
+	uint8_t *newest;    /* streams entries of `span` bytes */
+	uint8_t *side[MW_SIDE_BLOCKS]; /* each `block` entries of `entry` bytes */
+	uint64_t capacity;  /* below 2^32 - 1 */
+	uint64_t stride;
+	uint64_t span;      /* 0: each row stands alone */
+	uint64_t link;      /* where in a row is its entry's number + 1, 4 bytes; 0: it has none */
+	uint64_t streams;   /* environments that take turns, at most `capacity` */
+	uint64_t block;
+	uint64_t entry;     /* at least span and 4 */
+	uint64_t total;     /* rows ever written; the next one stands at total % capacity */
+	uint64_t random[4]; /* xoshiro256++, not all 0 */
+	uint32_t side_room; /* entries of the blocks there are; */
+	uint32_t side_top;  /* of these, ever used; */
+	uint32_t side_used; /* of these, in use; */
+	uint32_t side_free; /* the first that is no longer, + 1; each holds the next one's */
+	uint32_t busy;      /* somebody is at it without the interpreter lock */
+	uint32_t zero;
+};
+
+/* Bytes of each row that come from, or go to, an array of the caller's: the first row's
+   at `data`, the following `bytes` apart. */
+struct mw_column {
+	uint8_t *data;
+	uint64_t offset; /* in a row; with `next`, in what came after it */
+	uint64_t bytes;
+	uint32_t next;
+};
+
+/*
+ * mw_rows_put() writes `n` rows, each of which counts (`total`) once all of it is written.
+ * The columns must cover a row, and be inside of it: that is not checked.
+ *
+ * -ENOSPC   the side table may be too small: give it blocks until there are `n` free entries,
+ *           or more than `capacity` in all.  Nothing was written
+ * -EBADMSG  its numbers are impossible, as after a file that was tampered with
+ */
+int mw_rows_put(struct mw_rows *rows, const struct mw_column *columns, uint32_t n_columns, uint64_t n);
+
+/* mw_rows_pick() draws places of rows, each as likely as the other, with replacement.
+   -ENODATA: there is no row. */
+int mw_rows_pick(struct mw_rows *rows, uint64_t n, int64_t *out);
+
+/* mw_rows_take() copies the rows at these places out.  -ERANGE: there is no such row, and
+   nothing was written; -EBADMSG as of mw_rows_put(), with part of it written. */
+int mw_rows_take(const struct mw_rows *rows, const int64_t *places, uint64_t n, const struct mw_column *columns,
+		 uint32_t n_columns);
+
+/*
+ * mw_install_rows() puts a type into a Python object, `Rows`: what ReplayBuffer is derived
+ * from.  Its add() and extend() take what is of the very type and shape a field has, in C
+ * and with the interpreter lock held throughout, and leave all else to _add() and
+ * _extend() of the derived class.  -ENOMEM.
+ */
+int mw_install_rows(void *object);
 
 /* <<< what Python reads ends here */
 

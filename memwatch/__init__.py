@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     BoardError,
+    DoesNotFit,
     EmergencyBrake,
     MemwatchError,
     NotAdmitted,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Binding",
     "BoardError",
+    "DoesNotFit",
     "EmergencyBrake",
     "Failure",
     "MemwatchError",

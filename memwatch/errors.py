@@ -122,5 +122,26 @@ class NotAdmitted(MemwatchError, MemoryError):
     """A trial was not begun: memory did not come back in time, or could not be read; the message says which."""
 
 
+class DoesNotFit(MemwatchError, MemoryError):
+    """
+    Something was not made, for it could not become full: memory would be short before. Nothing was allocated.
+
+    All state is in *args*, so that it survives pickling. Bytes.
+
+    Attributes:
+        needed: What it would take.
+        available: Headroom.
+        kept: Of it, what is left for the brake, and for what is promised to others in this process.
+        capacity: The largest one that would fit; 0: none.
+    """
+
+    def __init__(self, message: str, needed: int = 0, available: int = 0, kept: int = 0, capacity: int = 0) -> None:
+        super().__init__(message, needed, available, kept, capacity)
+        self.needed, self.available, self.kept, self.capacity = needed, available, kept, capacity
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class TooManyBrakes(MemwatchError):
     """The worker shall stop: so many of its trials in a row were braked that the next one would be, too."""

@@ -34,6 +34,11 @@ class Heap(NamedTuple):
     blocks: int
     time: float
 
+    @property
+    def kept(self) -> int:
+        """What malloc has taken from the kernel and has not handed out, in bytes."""
+        return max(self.held - self.native, 0)
+
 
 def heap() -> Heap | None:
     """

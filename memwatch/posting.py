@@ -157,7 +157,10 @@ class Posted:
     def _say_holding(self) -> None:
         budget, filled = holding.promised()
         it = self._heap
-        self.work.hold(budget, filled, *((None, None) if it is None else (it.live, it.time)))
+        if it is None:
+            self.work.hold(budget, filled)
+        else:
+            self.work.hold(budget, filled, it.live, it.kept, it.time)
 
     def write_holding(self) -> None:
         """What this process holds, to the board: about once a second."""

@@ -115,11 +115,12 @@ class WorkWords:
         budget: int | None = None,
         filled: int | None = None,
         live: int | None = None,
+        kept: int | None = None,
         live_time: float | None = None,
     ) -> None:
         """What it holds, as Work has it."""
         it = self.words
-        it.budget, it.filled, it.live_bytes = _word(budget), _word(filled), _word(live)
+        it.budget, it.filled, it.live_bytes, it.kept_bytes = map(_word, (budget, filled, live, kept))
         it.live_time_ns = nanoseconds(live_time)
 
 
@@ -246,6 +247,7 @@ class Slot:
             budget=_number(it.budget),
             filled=_number(it.filled),
             live_bytes=_number(it.live_bytes),
+            kept_bytes=_number(it.kept_bytes),
             live_time=_seconds(it.live_time_ns),
             worker=_number(it.worker) or 0,
             key=_number(it.key) or 0,
@@ -303,7 +305,7 @@ class Slot:
         it = WorkWords()
         it.say(work.label, work.detail, work.epoch, nanoseconds(work.trial_start), work.trial_rss)
         words = it.words
-        it.hold(work.budget, work.filled, work.live_bytes, work.live_time)
+        it.hold(work.budget, work.filled, work.live_bytes, work.kept_bytes, work.live_time)
         words.worker, words.key, words.tainted = work.worker, work.key, work.tainted
         self.set_words(it)
 

@@ -110,6 +110,7 @@ class Work:
         trial_start, trial_rss: When it began, and what the worker's tree held then.
         budget, filled: What buffers say they will hold once they are full, and do already.
         live_bytes, live_time: What allocators have handed out, and when that was read.
+        kept_bytes: What malloc has from the kernel beyond that.
         worker: Its number under a watchdog, from 1; 0 is started by hand.
         key: What the trial is called elsewhere, by board.key_of(); 0 is none.
         tainted: A brake was raised out of nowhere, so that a lock of Python's own making may be held: this worker is
@@ -124,6 +125,7 @@ class Work:
     budget: int | None = None
     filled: int | None = None
     live_bytes: int | None = None
+    kept_bytes: int | None = None
     live_time: float | None = None
     worker: int = 0
     key: int = 0
@@ -136,6 +138,7 @@ class Work:
             budget=self.budget,
             filled=self.filled,
             live_bytes=self.live_bytes,
+            kept_bytes=self.kept_bytes,
             worker=self.worker,
             key=self.key,
         )

@@ -13,6 +13,7 @@ from memwatch import errors
 PUBLIC = {
     "Binding",
     "BoardError",
+    "DoesNotFit",
     "EmergencyBrake",
     "Failure",
     "MemwatchError",

@@ -8,7 +8,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from memwatch.errors import EmergencyBrake, MemwatchError, NotAdmitted, SettingsError, TooManyBrakes
+from memwatch.errors import DoesNotFit, EmergencyBrake, MemwatchError, NotAdmitted, SettingsError, TooManyBrakes
 
 STATE = {
     "label": "Trial #42",
@@ -86,6 +86,7 @@ def test_what_a_brake_says_is_not_changed(name: str) -> None:
     [
         (EmergencyBrake, (MemwatchError, MemoryError)),
         (NotAdmitted, (MemwatchError, MemoryError)),
+        (DoesNotFit, (MemwatchError, MemoryError)),
         (SettingsError, (MemwatchError, ValueError)),
         (TooManyBrakes, (MemwatchError,)),
     ],
@@ -94,3 +95,12 @@ def test_errors_are_caught_by_what_they_mean(error: type[Exception], kinds: tupl
     """Who handles a MemoryError handles a brake; TooManyBrakes is none, so that the worker ends."""
     assert all(issubclass(error, kind) for kind in kinds)
     assert issubclass(error, MemoryError) == (MemoryError in kinds)
+
+
+def test_what_does_not_fit_travels_whole() -> None:
+    """With its numbers, in bytes; made of a message alone, it has none."""
+    error = DoesNotFit("too much", needed=14, available=9, kept=2, capacity=320)
+    there = pickle.loads(pickle.dumps(error))
+
+    assert ("too much", 14, 9, 2, 320) == (str(there), there.needed, there.available, there.kept, there.capacity)
+    assert 0 == DoesNotFit("too much").capacity

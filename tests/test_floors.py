@@ -13,7 +13,7 @@ PACKAGE = REPO / "memwatch"
 
 FLOORS = {
     0: {"model", "units", "errors"},
-    1: {"trip", "policy", "lifecycle", "restart", "crew", "findings"},
+    1: {"trip", "policy", "lifecycle", "restart", "crew", "findings", "trend"},
     2: {
         *{"sampler", "pure", "board", "slot", "slot_values", "identity", "spawn", "standing", "holding"},
         *{"events", "sinks", "notify", "config", "configfile", "inject"},
@@ -24,12 +24,15 @@ FLOORS = {
     },
     4: {
         *{"integrations", "_inject", "testing", "doctor"},
+        *{"replay", "replay_fields", "replay_file", "replay_store"},
+        *{"leaks", "leaks_census", "leaks_inside", "leaks_judge", "leaks_run", "pytest_plugin"},
         *{"measuring", "measuring_brake", "measuring_cost", "measuring_workers"},
-        *{"measuring_watchdog", "measuring_beside"},
+        *{"measuring_watchdog", "measuring_beside", "measuring_replay", "measuring_trend"},
     },
     5: {
-        *{"cli", "cli_config", "cli_run", "status", "top", "showing", "reaping"},
-        *{"bench", "bench_brake", "bench_common", "bench_workers", "bench_watchdog"},
+        *{"cli", "cli_config", "cli_run", "cli_leaks", "leaks_plot", "status", "top", "showing", "reaping"},
+        *{"bench", "bench_brake", "bench_common", "bench_workers", "bench_watchdog", "bench_replay"},
+        "bench_trend",
     },
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
@@ -42,6 +45,8 @@ NATIVE |= {
     "spawn",
     "slot_values",
     "holding",
+    "replay",
+    "leaks",
     "measuring",
     "measuring_brake",
     "measuring_cost",
@@ -113,7 +118,7 @@ INTEGRATIONS = [path for path in SOURCES if room(path) == "integrations"]
 @pytest.mark.parametrize("path", INTEGRATIONS, ids=lambda path: path.name)
 def test_integrations_stand_on_public_names(path: Path) -> None:
     """What anybody could build on memwatch; each is short, for it is no place to decide anything."""
-    public = {"board", "errors", "identity", "integrations", "units"}
+    public = {"board", "errors", "identity", "integrations", "replay", "units"}
 
     assert {name[1:].split(".")[0] for name, _ in imports(path) if name.startswith(".")} <= public
     assert not re.search(r"\bmemwatch\._|from memwatch", path.read_text(encoding="utf-8").partition('"""\n\n')[2])
@@ -124,7 +129,11 @@ def test_integrations_stand_on_public_names(path: Path) -> None:
 def test_third_parties_are_imported_where_they_are_used(path: Path) -> None:
     """Nothing but the standard library at the top of a file: `import memwatch` is light. An integration has its own."""
     known = set(sys.stdlib_module_names) | LIGHT_ON_FLOOR
-    known |= {"integrations": {"optuna"}, "_inject": {"sitecustomize"}}.get(room(path), set())  # the user's own
+    known |= {
+        "integrations": {"optuna", "stable_baselines3"},
+        "_inject": {"sitecustomize"},
+        "pytest_plugin": {"pytest"},
+    }.get(room(path), set())  # the user's own
     for name, at_top in imports(path):
         if at_top and not name.startswith("."):
             assert name.split(".")[0] in known, f"{name} at the top of {path.name}"
