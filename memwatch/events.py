@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from .model import GB, LONGEST, escape
-from .units import LARGEST, format_size
+from .units import LARGEST, format_duration, format_size
 
 LABEL_MOST = 128  # characters of a label in a log: a line stays one that a terminal shows
 TEXT_MOST = 4096  # of any text in events.jsonl
@@ -38,6 +38,9 @@ class Kind(StrEnum):
     HEALTHY = "healthy"
     LOW = "low"  # memory, below the warning
     OVER = "over"  # a worker, its limit
+    LEAK = "leak"  # its memory grows, and so does what its program uses
+    RETENTION = "retention"  # its memory grows, over what its program uses
+    FILLING = "filling"  # its buffers will not fit once they are full
     RESTARTING = "restarting"
     ORDERED = "ordered"  # asked to end after its trial
     SIGNALLED = "signalled"  # is about to be: said before
@@ -155,6 +158,13 @@ def local(wall: float) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
     except (ValueError, OverflowError, OSError):
         return "????-??-?? ??:??:??"
+
+
+def format_rate(rate: float) -> str:
+    """How fast memory grows, for people: "31 MB/min" of 516,667 bytes a second."""
+    number, unit = format_size(round(rate * 60)).split()
+    # The third digit of a trend says nothing.
+    return f"{number if abs(float(number)) < 10 else round(float(number))} {unit}/min"
 
 
 def banner(worker: int, life: int, reason: str, wall: float) -> str:
@@ -309,11 +319,50 @@ def _restarting(event: Event) -> list[str]:
         "headroom": f"an OOM is near, {_size(event, 'available_bytes')} available (at least: {bytes_most}), {held}",
         "stalled": f"ERROR: its brake has not looked for {_seconds(event, 'measured_seconds')} "
         f"(limit: {seconds_most}), {held}",
-        "leak": f"its memory grows and will be over the limit of {bytes_most}, {held}",
+        "leak": f"its memory grows by {_pace(event)}{_reach(event)}, {held}",
         "tainted": f"a brake may have left a lock held, {held}",
         "stop": f"it was told to stop, {held}",
     }
-    return [f"🔄 {_who(event)} is restarted: {why.get(str(reason)) or f'{_reason(reason)}, {held}'}"]
+    known = why.get(reason) if isinstance(reason, str) else None
+    return [f"🔄 {_who(event)} is restarted: {known or f'{_reason(reason)}, {held}'}"]
+
+
+def _pace(event: Event) -> str:
+    pace = _number(event, "rate_bytes_per_second")
+    return "unknown" if pace is None else format_rate(pace)
+
+
+def _reach(event: Event) -> str:
+    """ ", would reach 8.0GB in 42 min"; nothing where no limit is met."""
+    seconds, limit = _number(event, "seconds", LONGEST), _size(event, "limit_bytes")
+    if seconds is None:
+        return ""
+    what = f"leave less than {limit} available" if event.fields.get("limit") == "available" else f"reach {limit}"
+    return f", would {what} in {format_duration(max(seconds, 0.0))}"
+
+
+def _leak(event: Event) -> list[str]:
+    return [f"📈 {_who(event)} leak: {_pace(event)}{_reach(event)}"]
+
+
+def _retention(event: Event) -> list[str]:
+    return [
+        f"🧽 {_who(event)} holds {_size(event, 'kept_bytes')} more than its program uses ({_size(event, 'rss_bytes')}, "
+        f"{_size(event, 'live_bytes')} in use): the allocator keeps it. "
+        "MALLOC_ARENA_MAX=2, memwatch.trim() between trials, or a preallocated buffer help"
+    ]
+
+
+def _filling(event: Event) -> list[str]:
+    needed, limit = _size(event, "needed_bytes"), _size(event, "limit_bytes")
+    if event.fields.get("limit") == "available":
+        return [
+            f"📦 {_who(event)} will take {needed} more until its buffers are full, {limit} available: smaller buffers, "
+            "or fewer workers"
+        ]
+    return [
+        f"📦 {_who(event)} will need {needed} when its buffers are full, limit {limit}: smaller buffers, or --max-rss"
+    ]
 
 
 def _ordered(event: Event) -> list[str]:
@@ -352,7 +401,7 @@ def _ended(event: Event) -> list[str]:
         "oom": f"❌ {_who(event)} crashed: the kernel killed it, for it was out of memory (OOM)",
         "brake": f"🚨 {_who(event)} EMERGENCY BRAKE: its trial did not end, so the brake killed it before an OOM kill",
     }
-    said = what.get(str(cause)) or f"❌ {_who(event)} crashed ({_text(event, 'cause')}, {how})"
+    said = (isinstance(cause, str) and what.get(cause)) or f"❌ {_who(event)} crashed ({_text(event, 'cause')}, {how})"
     return [
         f"{said} after {_seconds(event, 'age_seconds')}: the {_size(event, 'rss_bytes')} it held are given back, "
         f"{_size(event, 'available_bytes')} available"
@@ -395,6 +444,9 @@ _WORDS: Mapping[Kind, Callable[[Event], list[str]]] = {
     Kind.HEALTHY: _healthy,
     Kind.LOW: _low,
     Kind.OVER: _over,
+    Kind.LEAK: _leak,
+    Kind.RETENTION: _retention,
+    Kind.FILLING: _filling,
     Kind.RESTARTING: _restarting,
     Kind.ORDERED: _ordered,
     Kind.SIGNALLED: _signalled,

@@ -6,7 +6,7 @@ from enum import Enum
 from math import inf
 from typing import NamedTuple
 
-from . import trip
+from . import trend, trip
 from .lifecycle import PLANNED, Do, Life, Phase, Why, is_stuck, lives
 from .model import GB, SETTLE
 
@@ -19,6 +19,7 @@ CONFIRM = 0.5  # s; below the watermark for less is a burst, where nobody is in 
 BRAKE_SETTLE = SETTLE  # s; after the brake's grace, for what it gave back to show
 PSS_EVERY = 10.0  # s; reading PSS takes 34 ms for each 4 GiB
 PSS_STEP = 0.05  # of the limit: so much more, and it is read again
+LEAK_AHEAD = 3600.0  # s; what a trend says of later than that may change, and by then age has most restarted
 STAGGER = 0.5  # of the age: over so much the first lives end
 
 _RUNS = frozenset({Phase.STARTING, Phase.RUNNING, Phase.DRAINING})
@@ -84,6 +85,7 @@ class Seen(NamedTuple):
         brakes: How many trials its brake has had end in this life.
         begun: It has begun one, so that it can be asked to end after it.
         tainted: It asks to be started anew.
+        leak: If it leaks: how fast, and which limit it meets first, and when.
     """
 
     life: Life = Life()
@@ -102,6 +104,7 @@ class Seen(NamedTuple):
     brakes: int = 0
     begun: bool = False
     tainted: bool = False
+    leak: trend.Forecast | None = None
 
 
 class How(Enum):
@@ -118,7 +121,8 @@ class Wish(NamedTuple):
     Attributes:
         why: Which rule says so.
         how: After its trial, or at once.
-        measured, threshold: What was seen and what it is held against: bytes or seconds, as the rule has it.
+        measured, threshold: What was seen and what it is held against: bytes or seconds, as the rule has it; of a leak
+            bytes a second, and the limit that it would meet.
     """
 
     why: Why
@@ -201,6 +205,52 @@ def _planned(seen: Seen) -> Wish | None:
         return Wish(Why.TAINTED, How.DRAIN, None, None)
     if seen.age_limit is not None and seen.age >= seen.age_limit:
         return Wish(Why.AGE, How.DRAIN, seen.age, seen.age_limit)
+    if seen.leak is not None and _is_near(seen, seen.leak.seconds):
+        return Wish(Why.LEAK, How.DRAIN, seen.leak.rate, seen.leak.limit_bytes)
+    return None
+
+
+def _is_near(seen: Seen, seconds: float) -> bool:
+    """Whether that comes soon, and before its age ends it anyway."""
+    return seconds <= LEAK_AHEAD and (seen.age_limit is None or seen.age + seconds < seen.age_limit)
+
+
+def forecast(limits: Limits, seen: Seen, verdict: trend.Verdict) -> trend.Forecast | None:
+    """Which limit a worker that grows meets first, and when; None: it does not grow, or there is none before it."""
+    before = []
+    rss = seen.rss if seen.most is None else seen.most
+    # Past a limit there is nothing to foretell: is_over() and shortage() say what is done.
+    if limits.max_rss is not None and rss is not None and rss < limits.max_rss:
+        before.append(trend.Limit("max_rss", limits.max_rss, limits.max_rss - rss))
+    if seen.headroom is not None and seen.headroom > limits.min_available:
+        before.append(trend.Limit("available", limits.min_available, seen.headroom - limits.min_available))
+    return trend.forecast(verdict, before)
+
+
+class Unfit(NamedTuple):
+    """
+    Buffers that will not fit once they are full.
+
+    Attributes:
+        limit: "max_rss" or "available".
+        needed: Bytes that the worker will hold then; of "available", bytes it will still take.
+        bytes: What there is.
+    """
+
+    limit: str
+    needed: int
+    bytes: int
+
+
+def unfit(limits: Limits, seen: Seen, ahead: int) -> Unfit | None:
+    """Whether there is no place for *ahead* bytes more, which a worker's buffers will take."""
+    if ahead <= 0 or seen.rss is None:
+        return None
+    held = seen.rss if seen.most is None else seen.most
+    if limits.max_rss is not None and held + ahead > limits.max_rss:
+        return Unfit("max_rss", held + ahead, limits.max_rss)
+    if seen.headroom is not None and ahead > seen.headroom:
+        return Unfit("available", ahead, seen.headroom)
     return None
 
 

@@ -18,12 +18,15 @@ from .errors import BoardError, MemwatchError
 from .identity import Identity
 from .model import Watermarks, escape
 from .sampler import sample
+from .standing import LONGEST, Growth
+from .standing import number as _number
+from .standing import seconds as _seconds
+from .standing import text as _text
 from .units import format_duration, format_size
 
 HUNG = 15.0  # s; a watchdog looks at least every 5 s
 LATE = 1.0  # s beyond its period; then it is asked for whether it was stopped
 STALLED = 10.0  # s; a brake's thread looks ten times a second
-LONGEST = 240  # characters of what others wrote; a line has less
 
 
 class Worker(NamedTuple):
@@ -45,6 +48,7 @@ class Worker(NamedTuple):
         waits: What it waits for, in words.
         last: How the life before ended, in words.
         margin: Bytes left before something is done about it.
+        growth: How its memory grows, as its watchdog says; without one, what its buffers will take.
         slot: Where it reports.
     """
 
@@ -71,6 +75,7 @@ class Worker(NamedTuple):
     waits: str = ""
     last: str = ""
     margin: int | None = None
+    growth: Growth = Growth()
     slot: Slot | None = None
 
     @property
@@ -144,23 +149,7 @@ class View(NamedTuple):
         return 2 if self.error else int(bool(self.problems))
 
 
-# --------------------------------------------------------------- what others wrote ---
-
-
-def _number(value: object, most: int = 2**63) -> int | None:
-    """A whole number from 0 on."""
-    return value if type(value) is int and 0 <= value < most else None
-
-
-def _seconds(value: object) -> float | None:
-    # A number too large for a float, nan and infinity are none of it.
-    if type(value) not in {int, float} or not 0 <= value < 2**63:  # type: ignore[operator]
-        return None
-    return float(value)  # type: ignore[arg-type]
-
-
-def _text(value: object) -> str:
-    return escape(value[:LONGEST]) if isinstance(value, str) else ""
+# ---------------------------------------------------------------------- figures ---
 
 
 def _since(now: float, then: float | None) -> float | None:
@@ -239,6 +228,7 @@ def _alone(slot: Slot, live: Live | None, work: Work | None, now: float) -> Work
         age=age if age >= 0 else None,
         rss_limit=None if orders is None else orders.rss_limit,
         reports=live is not None,
+        growth=Growth() if work is None else Growth(live=work.live_bytes, budget=work.budget, filled=work.filled),
     )
     return _with_slot(worker, slot, live, work, now)
 
@@ -294,6 +284,7 @@ def _worker(it: Mapping[str, Any], max_rss: int | None, now: float) -> Worker:
         reports=it.get("reports") is True,
         waits=_life_waits(it, phase, now),
         last=_text(it.get("last")),
+        growth=Growth.read(it.get("growth")),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from . import lifecycle, policy, standing
+from . import lifecycle, policy, standing, trend
 from .events import Event, Kind
 from .identity import Identity
 from .lifecycle import Do, Phase, Why
@@ -17,6 +17,8 @@ from .sinks import Sinks
 from .worker import Headroom, Worker
 
 PUBLISH_EVERY = 1.0  # s
+
+_GROWTH = {trend.Kind.LEAK: Kind.LEAK, trend.Kind.RETENTION: Kind.RETENTION}
 
 
 class Telling:
@@ -93,6 +95,20 @@ class Telling:
             label, detail = worker.trial
             self.tell(Kind.BRAKED, worker, {"brakes": worker.brakes, "label": label, "detail": detail})
 
+    def growth(self, worker: Worker) -> None:
+        """What its memory does over the minutes, once in a life, and again when that is another thing."""
+        verdict, seen = worker.verdict, worker.seen
+        if verdict is not None and verdict.kind in _GROWTH and verdict.kind is not worker.told_growth:
+            worker.told_growth = verdict.kind
+            self.tell(_GROWTH[verdict.kind], worker, _growth_of(worker))
+        if worker.unfit is not None and not worker.told_unfit:
+            worker.told_unfit = True
+            fields = {"limit": worker.unfit.limit, "needed_bytes": worker.unfit.needed}
+            budget = {"budget_bytes": worker.growth.budget, "filled_bytes": worker.growth.filled}
+            self.tell(
+                Kind.FILLING, worker, fields | {"limit_bytes": worker.unfit.bytes, "rss_bytes": seen.rss} | budget
+            )
+
     def pressure(self, time: float) -> None:
         """Of the machine: memory becomes short, or cannot be read, or can again."""
         headroom = self._headroom
@@ -132,6 +148,8 @@ class Telling:
             fields |= {"measured_seconds": wish.measured, "threshold_seconds": wish.threshold}
         elif wish.why is Why.HEADROOM:
             fields["threshold_bytes"] = wish.threshold
+        elif wish.why is Why.LEAK:
+            fields |= _growth_of(worker)
         self.tell(Kind.RESTARTING, worker, fields)
 
     def signalled(self, worker: Worker, number: signal.Signals) -> None:
@@ -250,6 +268,22 @@ def _standing_of(worker: Worker, age_limit: float | None) -> dict[str, Any]:
         "reports": seen.reports,
         "brakes": worker.brakes,
         "pids": worker.slot_pids,
+        "growth": (worker.growth if worker.pid else standing.Growth()).fields(),
+    }
+
+
+def _growth_of(worker: Worker) -> dict[str, Any]:
+    """For an event."""
+    it, rss = worker.growth, worker.seen.rss
+    return {
+        "rate_bytes_per_second": it.rate,
+        "confidence": it.confidence,
+        "limit": it.limit or None,
+        "limit_bytes": it.limit_bytes,
+        "seconds": it.seconds,
+        "rss_bytes": rss,
+        "live_bytes": it.live,
+        "kept_bytes": None if rss is None or it.live is None else max(rss - it.live - (it.filled or 0), 0),
     }
 
 

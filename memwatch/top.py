@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from . import showing
 from .errors import MemwatchError
-from .showing import age, doing, fit, free, head, memory, pad, trial
+from .showing import age, doing, fit, free, growth, head, memory, pad, trial
 from .slot import RecordKind, Slot
 from .status import View, Watchdog, Worker, look
 from .units import format_duration
@@ -221,10 +221,12 @@ class _Table(NamedTuple):
             watchdog or "-", *them, memory(worker.rss, worker.rss_limit), worker.brakes, worker.restarts
         )
         if not self.roomy:
-            yield f"{figures} {drawing} {worker.waits or doing(worker) or worker.last}"
+            yield f"{figures} {drawing} {worker.waits or growth(worker) or doing(worker) or worker.last}"
             return
         yield f"{figures} {drawing}"
-        at = "; ".join(filter(None, (trial(worker, self.width - 4), worker.waits)))
+        rest = "; ".join(filter(None, (worker.waits, growth(worker))))
+        # A trial's name is what is cut.
+        at = "; ".join(filter(None, (trial(worker, self.width - 4 - (len(rest) + 2) * bool(rest)), rest)))
         yield f"    {at or (worker.last and f'before: {worker.last}') or 'between trials'}"
 
 
@@ -235,7 +237,7 @@ def _is_over(worker: Worker) -> bool:
 def _style(worker: Worker) -> str:
     if _is_over(worker):
         return "red"
-    return "yellow" if worker.waits else ""
+    return "yellow" if worker.waits or worker.growth.kind == "leak" else ""
 
 
 def _chosen(workers: list[tuple[int, Worker]], room: int | None) -> tuple[list[tuple[int, Worker]], int]:

@@ -228,6 +228,7 @@ class Watchdog:
             self._telling.tell(Kind.REPORTED, worker)
             self._telling.publish_soon()
         self._telling.braked(worker)
+        self._telling.growth(worker)
         self._order(worker, now)
 
     def _decide(self, now: float) -> None:

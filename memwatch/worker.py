@@ -6,14 +6,17 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from . import restart, spawn
+from . import restart, spawn, trend
 from .board import Board, BrakePhase, Drain, Live, Orders, Slot, Work
 from .errors import BoardError
 from .lifecycle import Life, Why
 from .sampler import Sampler
 from .spawn import Child, Relative
+from .standing import Growth
 
 FRESH = 2.0  # s; what a brake's thread saw before is not how it is
+HEAP_FRESH = 10.0  # s; a worker reads its heap once a second, but not while memory is short or a call holds it up
+TREND_EVERY = 1.0  # s; near a limit it is looked at each 50 ms, and a trend is one of minutes
 EXACT = 0.25  # s; and RSS, which may be another program's since: that thread says it ten times a second
 
 _DRAINS = {
@@ -43,7 +46,11 @@ class Worker:
         seen: The last look at it.
         brakes, told_brakes: Of all its lives, and how many of them were told.
         reaped: When its first process was, in seconds.
-        refused, told_report, told_leftover, told_stuck: What was said of it already, in this life.
+        verdict: What its memory does over time; None: nothing is known of this life yet.
+        growth: The same with what it will come to, for those who look.
+        unfit: Its buffers will not fit.
+        refused, told_report, told_leftover, told_stuck, told_growth, told_unfit: What was said of it already, in this
+            life.
         last, after: How the life before ended, in words and in one.
     """
 
@@ -60,12 +67,21 @@ class Worker:
         self.last = self.after = ""
         self.refused = False
         self.reaped: float | None = None
-        self.told_leftover = self.told_stuck = self.told_report = False
+        self.told_leftover = self.told_stuck = self.told_report = self.told_unfit = False
+        self._forget_growth()
         self._slots: list[Slot] = []
         self._live: Live | None = None
         self._work: Work | None = None
+        self._works: dict[int, Work] = {}
         self._orders: tuple[Any, ...] = ()
         self._confirmed: restart.Confirmed | None = None
+
+    def _forget_growth(self) -> None:
+        self.verdict: trend.Verdict | None = None
+        self.growth = Growth()
+        self.unfit: restart.Unfit | None = None
+        self.told_growth: trend.Kind | None = None
+        self._trend, self._trend_due = trend.begin(), 0.0
 
     @property
     def pid(self) -> int:
@@ -79,10 +95,12 @@ class Worker:
         self.start_time = spawn.start_time(child.pid) or 0
         self.family, self._slots = [], []
         self._live = self._work = None
+        self._works = {}
         self._orders = ()
         self._confirmed = None
+        self._forget_growth()
         self._brakes_before, self._braked = self.brakes, {}
-        self.refused = self.told_report = self.told_leftover = self.told_stuck = False
+        self.refused = self.told_report = self.told_leftover = self.told_stuck = self.told_unfit = False
         self.reaped = None
 
     def end(self) -> None:
@@ -144,12 +162,16 @@ class Worker:
 
     def _read_slots(self) -> None:
         """What its brake's thread and its Python said last."""
+        self._works = {}
         lives = [(live, slot) for slot in self._slots if (live := slot.live()) is not None]
         if not lives:
             return
         # A wrapper may have several Pythons: the one in a trial is what counts, or else the first.
         said = [(live, slot.work()) for live, slot in lives]
         self._live, self._work = max(said, key=lambda it: _in_trial(it[1]))
+        self._works = {
+            slot.place.owner.pid: work for (_, slot), (_, work) in zip(lives, said, strict=True) if work is not None
+        }
         for live, slot in lives:
             if live.brakes:
                 self._braked[slot.place.owner.pid] = live.brakes
@@ -242,7 +264,55 @@ class Worker:
             seen = seen._replace(pss=pss)
         if self._confirmed is not None and seen.rss is not None:
             seen = seen._replace(most=restart.at_most(seen.rss, self._confirmed))
-        self.seen = seen
+        self.seen = self._follow(seen, limits, time)
+
+    # ---------------------------------------------------------------------- its memory over time ---
+
+    def _follow(self, seen: restart.Seen, limits: restart.Limits, time: float) -> restart.Seen:
+        """What its memory does over the minutes: *seen* with the leak, if it is one."""
+        works = [self._works[it.pid] for it in self.family if it.pid in self._works]
+        budget, filled = (sum(getattr(it, name) or 0 for it in works) for name in ("budget", "filled"))
+        live, kept = self._heaps(time)
+        if seen.rss is not None and time >= self._trend_due:
+            self._trend_due = time + TREND_EVERY
+            trials = (self._work.epoch + 1) // 2 if self._work is not None else 0
+            reading = trend.Reading(time, seen.rss, live, budget, filled, kept, trials or None)
+            self._trend, self.verdict = trend.step(self._trend, reading)
+        self.unfit = restart.unfit(limits, seen, budget - filled)
+        verdict = self.verdict
+        if verdict is None:
+            self.growth = Growth(live=live, budget=budget, filled=filled)
+            return seen
+        ahead = restart.forecast(limits, seen, verdict)
+        self.growth = Growth(
+            kind=verdict.kind.value,
+            rate=verdict.rate,
+            confidence=verdict.confidence,
+            limit="" if ahead is None else ahead.limit,
+            limit_bytes=None if ahead is None else ahead.limit_bytes,
+            seconds=None if ahead is None else ahead.seconds,
+            live=live,
+            budget=budget,
+            filled=filled,
+        )
+        return seen._replace(leak=ahead) if verdict.kind is trend.Kind.LEAK else seen
+
+    def _heaps(self, time: float) -> tuple[int | None, int | None]:
+        """
+        Bytes in use, as its Pythons' allocators say, and what these keep; None where one has not said so of late.
+
+        Of its processes that do not tell, all that they hold counts as used: a leak of theirs is no retention.
+        """
+        live, kept, told = 0, 0, False
+        for it in self.family:
+            work = self._works.get(it.pid)
+            if work is None:
+                live += it.rss or 0
+            elif work.live_bytes is None or work.live_time is None or time - work.live_time >= HEAP_FRESH:
+                return None, None
+            else:
+                live, kept, told = live + work.live_bytes, kept + (work.kept_bytes or 0), True
+        return (live, kept) if told else (None, None)
 
 
 class Headroom:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memwatch.events import LABEL_MOST, Event, Kind, as_json, banner, is_trouble, lines, local, utc
+from memwatch.events import LABEL_MOST, Event, Kind, as_json, banner, format_rate, is_trouble, lines, local, utc
 
 GB = 10**9
 GREP = re.compile("error|crash|oom", re.IGNORECASE)
@@ -19,6 +19,7 @@ NAMES = (
     *("seconds", "measured_seconds", "threshold_seconds", "rss_bytes", "limit_bytes", "pss_bytes", "warn_bytes"),
     *("available_bytes", "threshold_bytes", "needed_bytes", "max_rss_bytes", "min_available_bytes"),
     *("workers", "version", "command", "life", "reason", "warn", "what", "errno", "brakes", "label", "detail"),
+    *("rate_bytes_per_second", "confidence", "limit", "live_bytes", "kept_bytes", "budget_bytes", "filled_bytes"),
     *("status", "signal", "cause", "pids", "count", "failures", "sink", "instead", "time", "event", "worker", "pid"),
 )
 REASONS = ("", "age", "rss", "headroom", "stalled", "leak", "tainted", "stop")
@@ -72,6 +73,86 @@ def test_the_lines_people_know_are_word_for_word(event: Event, said: tuple[str, 
     """Who greps for them since years need not change a thing."""
     assert said == lines(event)
     assert not is_trouble(event)
+
+
+GROWS = {
+    "rate_bytes_per_second": 31_000_000 / 60,
+    "confidence": 0.97,
+    "limit": "max_rss",
+    "limit_bytes": 8 * GB,
+    "seconds": 2520.0,
+    "rss_bytes": 6_700_000_000,
+    "live_bytes": 6_300_000_000,
+    "kept_bytes": 400_000_000,
+}
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        pytest.param(
+            Event(Kind.LEAK, 1, 17650, GROWS),
+            "📈 Worker 1 PID 17650 leak: 31 MB/min, would reach 8.0GB in 42 min",
+            id="leak",
+        ),
+        pytest.param(
+            Event(Kind.LEAK, 1, 17650, GROWS | {"limit": "available", "limit_bytes": 2 * GB, "seconds": 90.0}),
+            "📈 Worker 1 PID 17650 leak: 31 MB/min, would leave less than 2.0GB available in 90 s",
+            id="of-the-machine",
+        ),
+        pytest.param(
+            Event(Kind.LEAK, 1, 17650, GROWS | {"limit": None, "limit_bytes": None, "seconds": None}),
+            "📈 Worker 1 PID 17650 leak: 31 MB/min",
+            id="no-limit-is-met",
+        ),
+        pytest.param(
+            Event(
+                *(Kind.RETENTION, 1, 17650),
+                GROWS | {"rss_bytes": 34 * GB // 10, "live_bytes": 13 * GB // 10, "kept_bytes": 21 * GB // 10},
+            ),
+            "🧽 Worker 1 PID 17650 holds 2.1GB more than its program uses (3.4GB, 1.3GB in use): the allocator keeps "
+            "it. MALLOC_ARENA_MAX=2, memwatch.trim() between trials, or a preallocated buffer help",
+            id="retention",
+        ),
+        pytest.param(
+            Event(Kind.FILLING, 1, 17650, {"limit": "max_rss", "needed_bytes": 91 * GB // 10, "limit_bytes": 8 * GB}),
+            "📦 Worker 1 PID 17650 will need 9.1GB when its buffers are full, limit 8.0GB: smaller buffers, or "
+            "--max-rss",
+            id="a-buffer-larger-than-the-limit",
+        ),
+        pytest.param(
+            Event(Kind.FILLING, 1, 17650, {"limit": "available", "needed_bytes": 3 * GB, "limit_bytes": 2 * GB}),
+            "📦 Worker 1 PID 17650 will take 3.0GB more until its buffers are full, 2.0GB available: smaller buffers, "
+            "or fewer workers",
+            id="a-buffer-larger-than-what-is-there",
+        ),
+        pytest.param(
+            Event(Kind.RESTARTING, 1, 17650, GROWS | {"reason": "leak"}),
+            "🔄 Worker 1 PID 17650 is restarted: its memory grows by 31 MB/min, would reach 8.0GB in 42 min, it holds "
+            "6.7GB",
+            id="restarted-for-it",
+        ),
+    ],
+)
+def test_growth_is_said_with_its_figures_and_is_no_trouble(event: Event, said: str) -> None:
+    """What grows, how fast, and what to do about it; a restart for a leak is what the watchdog is for."""
+    assert (said,) == lines(event)
+    assert not is_trouble(event)
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (31_000_000 / 60, "31 MB/min"),
+        (1_040_000 / 60, "1.0 MB/min"),
+        (9_960_000 / 60, "10 MB/min"),
+        (7, "420 B/min"),
+        (0.0, "0 B/min"),
+    ],
+)
+def test_a_rate_has_two_digits(rate: float, said: str) -> None:
+    """A trend knows no more."""
+    assert said == format_rate(rate)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +225,13 @@ def test_f100_grep_finds_trouble_and_nothing_else(event: Event) -> None:
     said = lines(event)
 
     assert is_trouble(event) == any(GREP.search(line) for line in said)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_f100_a_number_of_5000_digits_is_no_figure(kind: Kind) -> None:
+    """Python does not turn it into text: of a cause or a reason, that was a ValueError."""
+    for name in NAMES:
+        assert all(len(line) < 2000 for line in lines(Event(kind, 1, 2, {name: 10**5000})))
 
 
 @given(EVENTS, st.floats())

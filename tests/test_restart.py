@@ -9,7 +9,20 @@ import pytest
 from memwatch import restart
 from memwatch.lifecycle import Do, Life, Phase, Why
 from memwatch.model import SETTLE
-from memwatch.restart import BRAKE_SETTLE, CONFIRM, MACHINE, Confirmed, How, Limits, Seen, Shortage, Wish
+from memwatch.restart import (
+    BRAKE_SETTLE,
+    CONFIRM,
+    LEAK_AHEAD,
+    MACHINE,
+    Confirmed,
+    How,
+    Limits,
+    Seen,
+    Shortage,
+    Unfit,
+    Wish,
+)
+from memwatch.trend import Forecast, Kind, Verdict
 
 GB = 10**9
 LIMITS = Limits(max_age=3600, max_rss=8 * GB, min_available=2 * GB, grace=5, interval=60)
@@ -46,6 +59,14 @@ def test_limits_refuse_to_be_wrong(name: str, value: float) -> None:
 
 
 TOO_LARGE = {"rss": 9 * GB, "own_rss": 9 * GB}
+RATE = 500_000.0  # bytes a second
+
+
+def leaks(seconds: float, limit: str = "max_rss") -> Forecast:
+    return Forecast(Kind.LEAK, RATE, 0.9, limit, 8 * GB, seconds)
+
+
+LEAK = Wish(Why.LEAK, How.DRAIN, RATE, 8 * GB)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +92,22 @@ TOO_LARGE = {"rss": 9 * GB, "own_rss": 9 * GB}
         ),
         pytest.param(seen(looked=10.0), None, id="f45-it-never-looked"),
         pytest.param(seen(tainted=True), Wish(Why.TAINTED, How.DRAIN, None, None), id="tainted"),
+        pytest.param(seen(leak=leaks(0)), LEAK, id="a-leak"),
+        pytest.param(seen(leak=leaks(LEAK_AHEAD, "available")), LEAK, id="a-leak-within-the-hour"),
+        pytest.param(seen(leak=leaks(LEAK_AHEAD + 1)), None, id="a-leak-later-than-that"),
+        pytest.param(seen(leak=leaks(1799), age=1800, age_limit=3600), LEAK, id="a-leak-before-its-age"),
+        pytest.param(seen(leak=leaks(1800), age=1800, age_limit=3600), None, id="a-leak-that-age-ends"),
+        pytest.param(
+            seen(leak=leaks(0), age=3600, age_limit=3600.0), Wish(Why.AGE, How.DRAIN, 3600, 3600), id="old-and-leaks"
+        ),
+        pytest.param(
+            seen(leak=leaks(0), tainted=True), Wish(Why.TAINTED, How.DRAIN, None, None), id="tainted-and-leaks"
+        ),
+        pytest.param(seen(leak=leaks(0), **TOO_LARGE), Wish(Why.RSS, How.STOP, 9 * GB, 8 * GB), id="leaked"),
+        *(
+            pytest.param(seen(phase, leak=leaks(0)), None, id=f"a-leak-while-{phase}")
+            for phase in (STARTING, DRAINING, STOPPING, BACKOFF, EXITED, FATAL)
+        ),
     ],
 )
 def test_a_wish(it: Seen, found: Wish | None) -> None:
@@ -83,6 +120,7 @@ def test_a_wish(it: Seen, found: Wish | None) -> None:
     [
         (seen(age=4000, age_limit=3600.0), False),
         (seen(tainted=True), False),
+        (seen(leak=leaks(0)), False),
         (seen(reports=True, looked=11.0), False),
         (seen(**TOO_LARGE), True),
     ],
@@ -126,6 +164,55 @@ def test_f80_pss_is_read_where_only_it_can_tell(it: Seen, last: Confirmed | None
     """It takes 34 ms for each 4 GiB: not at each look."""
     assert asks == restart.needs_pss(LIMITS, it, last, 100)
     assert not restart.needs_pss(NONE, it, last, 100)
+
+
+GROWS = Verdict(Kind.LEAK, RATE, 0.9, 0.0, GB)
+
+
+@pytest.mark.parametrize(
+    ("it", "limit", "seconds"),
+    [
+        pytest.param(seen(), None, None, id="nothing-is-known"),
+        pytest.param(seen(rss=7 * GB), "max_rss", 2000, id="its-own-limit"),
+        pytest.param(seen(headroom=3 * GB), "available", 2000, id="memory-of-the-machine"),
+        pytest.param(seen(rss=7 * GB, headroom=5 * GB // 2), "available", 1000, id="the-nearer-of-two"),
+        pytest.param(seen(rss=7 * GB, headroom=4 * GB), "max_rss", 2000, id="the-nearer-of-two-its-own"),
+        pytest.param(seen(rss=20 * GB, most=6 * GB), "max_rss", 4000, id="f80-shared-pages-count-once"),
+        pytest.param(seen(rss=9 * GB, headroom=GB), None, None, id="past-both"),
+    ],
+)
+def test_the_limit_that_a_leak_meets_first(it: Seen, limit: str | None, seconds: float | None) -> None:
+    """Of its own, and of the machine or its cgroup; what is past already is not foretold."""
+    found = restart.forecast(LIMITS, it, GROWS)
+
+    assert (limit, seconds) == (found and found.limit, found and pytest.approx(found.seconds))
+    assert restart.forecast(LIMITS, it, Verdict(Kind.STEADY, 0.0, 0.9, None, GB)) is None
+
+
+def test_without_a_limit_a_leak_meets_none() -> None:
+    """--max-rss=off leaves the machine's memory."""
+    found = restart.forecast(NONE, seen(rss=7 * GB, headroom=3 * GB), GROWS)
+
+    assert restart.forecast(NONE, seen(rss=7 * GB), GROWS) is None
+    assert found is not None
+    assert ("available", 2 * GB) == (found.limit, found.limit_bytes)
+
+
+@pytest.mark.parametrize(
+    ("it", "ahead", "found"),
+    [
+        pytest.param(seen(rss=GB, headroom=20 * GB), 7 * GB, None, id="just-fits"),
+        pytest.param(seen(rss=GB, headroom=20 * GB), 7 * GB + 1, Unfit("max_rss", 8 * GB + 1, 8 * GB), id="its-limit"),
+        pytest.param(seen(rss=GB, headroom=3 * GB), 4 * GB, Unfit("available", 4 * GB, 3 * GB), id="the-machine"),
+        pytest.param(seen(rss=20 * GB, most=GB, headroom=20 * GB), 7 * GB, None, id="f80-shared-pages-count-once"),
+        pytest.param(seen(rss=9 * GB, headroom=GB), 0, None, id="full"),
+        pytest.param(seen(headroom=GB), 4 * GB, None, id="how-large-it-is-is-unknown"),
+        pytest.param(seen(rss=GB), 4 * GB, None, id="how-much-is-left-is-unknown"),
+    ],
+)
+def test_buffers_that_will_not_fit(it: Seen, ahead: int, found: Unfit | None) -> None:
+    """Known from the first write on: what they will hold does not have to be waited for."""
+    assert found == restart.unfit(LIMITS, it, ahead)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from support.scene import Scene, row, standing
 
 from memwatch import standing as room
 from memwatch.identity import Identity
+from memwatch.standing import Growth
 
 
 @pytest.fixture
@@ -133,3 +134,29 @@ def test_another_machines_watchdog_is_left_alone(scene: Scene) -> None:
 
     assert [] == read(scene)
     assert path.exists()
+
+
+GROWTH = Growth("leak", 516_667.0, 0.97, "max_rss", 8 * 10**9, 2520.0, 6 * 10**9, 0, 0)
+
+
+def test_growth_is_read_as_it_was_written() -> None:
+    """Through JSON; what is not known is null there, and stays unknown."""
+    for known in (GROWTH, Growth()):
+        assert known == Growth.read(json.loads(json.dumps(known.fields())))
+
+
+@pytest.mark.parametrize(
+    "value", [None, 7, [], "leak", {}, {"kind": 3, "rate_bytes_per_second": "fast", "seconds": -1}]
+)
+def test_growth_that_makes_no_sense_is_none(value: object) -> None:
+    """As of a watchdog of another version."""
+    assert Growth() == Growth.read(value)
+
+
+@pytest.mark.parametrize("worst", [float("nan"), float("inf"), -1.0, 10**400, True])
+def test_growth_holds_no_figure_that_is_none(worst: object) -> None:
+    """Nobody divides by it, or prints 400 digits."""
+    names = [name for name, value in GROWTH.fields().items() if not isinstance(value, str)]
+
+    assert Growth() == Growth.read(dict.fromkeys(names, worst))
+    assert "\\x1b" == Growth.read({"kind": "\x1b"}).kind

@@ -17,7 +17,8 @@ from support.wait import until
 
 from memwatch import status
 from memwatch.board import Board, BrakePhase, Orders, Work
-from memwatch.showing import age, as_json, as_text, cells, fit, memory, pad, width_of
+from memwatch.showing import age, as_json, as_text, cells, fit, growth, memory, pad, width_of
+from memwatch.standing import Growth
 from memwatch.status import Margin, View, Watchdog, Worker
 
 
@@ -74,6 +75,40 @@ def test_figures_are_in_their_limits_unit(said: str, figure: str) -> None:
     assert figure == said
 
 
+LEAK = Growth("leak", 31_000_000 / 60, 0.97, "max_rss", 8 * GB, 2520.0)
+FILLING = Growth("filling", 10**6, 0.9, budget=14_200_000_000, filled=3_100_000_000)
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        pytest.param(Growth(), "", id="unknown"),
+        pytest.param(Growth("steady", 0.0, 0.9, live=GB, budget=0, filled=0), "", id="steady"),
+        pytest.param(LEAK, "leak 31 MB/min, 8 GB in 42 min", id="leak"),
+        pytest.param(
+            LEAK._replace(limit="available", limit_bytes=2 * GB, seconds=90.0),
+            "leak 31 MB/min, free memory down to 2 GB in 90 s",
+            id="leak-of-the-machine",
+        ),
+        pytest.param(
+            LEAK._replace(limit="", limit_bytes=None, seconds=None), "leak 31 MB/min", id="leak-without-limit"
+        ),
+        pytest.param(LEAK._replace(rate=None), "", id="half-a-leak"),
+        pytest.param(FILLING, "filling 3.1 of 14.2 GB", id="filling"),
+        pytest.param(FILLING._replace(filled=14_200_000_000), "", id="filled"),
+        pytest.param(FILLING._replace(kind="steady"), "filling 3.1 of 14.2 GB", id="filling-since-a-moment"),
+        pytest.param(
+            Growth("allocator retention", 9.0, 0.9, live=200_000_000), "allocator keeps 2.1 GB", id="retention"
+        ),
+        pytest.param(Growth("allocator retention", 9.0, 0.9), "", id="retention-unknown"),
+        pytest.param(Growth("another", 9.0, 0.9), "", id="of-another-version"),
+    ],
+)
+def test_growth_is_said_in_a_few_words(seen: Growth, said: str) -> None:
+    """How fast, and when that meets which limit; nothing of one that is steady."""
+    assert said == growth(RUNNING._replace(growth=seen))
+
+
 MACHINE = "the machine (33.5 GB)"
 RUNNING = Worker(
     *(1, 17650, "RUNNING", 744, 3600, 2_300_000_000, 8 * GB, 23 * GB, 33 * GB),
@@ -84,6 +119,12 @@ RUNNING = Worker(
     detail="split 3/5",
     trial_seconds=74,
     last="it was 60 min old",
+)
+LEAKS = Worker(
+    *(1, 17650, "RUNNING", 744, 3600, 6_700_000_000, 8 * GB, 23 * GB, 33 * GB),
+    processes=1,
+    trial="Trial #42",
+    growth=LEAK,
 )
 WAITING = Worker(2, phase="BACKOFF", waits="starts in 12 s, after 3 failures in a row", failures=3, restarts=3)
 IN_CGROUP = Worker(
@@ -124,6 +165,19 @@ Watchdog PID 4711 active (looked 1 s ago), 1 of 2 workers running
 
 WRONG: Worker 2 fails, 3 times in a row""",
             id="a-watchdog",
+        ),
+        pytest.param(
+            View("/dev/shm/b", 25_300_000_000, MACHINE, (), (LEAKS,), None, ()),
+            """\
+No watchdog runs; workers without one:
+  memory: 25.3 GB free of the machine (33.5 GB)
+  margin: unknown (by default; what they were told is not known here)
+
+  #     PID phase            age          memory  brakes restarts
+  1   17650 RUNNING    12/60 min        6.7/8 GB       0        0
+    Trial #42
+    leak 31 MB/min, 8 GB in 42 min""",
+            id="a-leak",
         ),
         pytest.param(
             View("/dev/shm/b", 25_300_000_000, MACHINE, (), (IN_CGROUP,), Margin(GB, "1 GB until it ends"), ()),
@@ -186,6 +240,22 @@ def test_what_the_watchdog_and_its_worker_say_is_put_together(scene: Scene) -> N
     assert (None, "starts in a while") == (two.pid, two.waits)
     assert () == view.alone
     assert 0 == view.code
+
+
+def test_growth_is_the_watchdogs_and_of_a_worker_by_hand_what_its_buffers_take(scene: Scene) -> None:
+    """A slot knows no trend; programs read the figures."""
+    grows = LEAK._replace(live=6 * GB, budget=0, filled=0)
+    worker = scene.worker(live(rss=3 * GB), Work(worker=1, live_bytes=GB))
+    scene.watchdog([row(1, worker, growth=grows.fields()), row(2, None)])
+    scene.worker(live(rss=3 * GB), Work("Trial #1", budget=14_200_000_000, filled=3_100_000_000, live_bytes=GB))
+    view = look(scene)
+    ((one, two),) = (watchdog.workers for watchdog in view.watchdogs)
+    (by_hand,) = view.alone
+    said = json.loads(as_json(view))["watchdogs"][0]["workers"][0]["growth"]
+
+    assert (grows, Growth()) == (one.growth, two.growth)
+    assert grows.fields() == said
+    assert "filling 3.1 of 14.2 GB" == growth(by_hand)
 
 
 def test_a_trees_memory_is_the_watchdogs(scene: Scene) -> None:
@@ -365,6 +435,14 @@ def test_f97_f100_no_field_of_a_standing_upsets_it(scene: Scene) -> None:
     spoilt = [whole | {key: value} for key in whole if key != "identity" for value in HOSTILE]
     spoilt += [whole | {"settings": SETTINGS | {key: value}} for key in SETTINGS for value in HOSTILE]
     spoilt += [whole | {"workers": [row(1, worker) | {key: value}]} for key in row(1, 1) for value in HOSTILE]
+    grows = LEAK._replace(live=GB, budget=GB, filled=0).fields()
+    spoilt += [
+        whole | {"workers": [row(1, worker, growth=grows | {key: value, "kind": kind})]}
+        for key in grows
+        for value in HOSTILE
+        for kind in ("leak", "filling", "allocator retention")
+    ]
+    spoilt += [whole | {"workers": [row(1, worker, growth=value)]} for value in HOSTILE]
     spoilt += [whole | {"workers": [value, row(1, worker)]} for value in HOSTILE]
     spoilt += [{"identity": whole["identity"], "workers": []}]
     wrong = []
@@ -419,7 +497,7 @@ def test_json_has_these_keys(scene: Scene) -> None:
     worker = (
         "number pid phase age_seconds age_limit_seconds rss_bytes rss_limit_bytes headroom_bytes "
         "headroom_limit_bytes in_cgroup margin_bytes processes brakes restarts failures reports looked_seconds_ago "
-        "brake trial detail trial_seconds waits last"
+        "brake trial detail trial_seconds growth waits last"
     )
     watchdog = (
         "pid state looked_seconds_ago runs_seconds folder command workers_running workers_wanted available_bytes "

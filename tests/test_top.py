@@ -19,7 +19,7 @@ import pytest
 from support.fork import in_child
 from support.scene import GB, Scene, history, live, row
 from support.wait import until
-from test_status import HOSTILE, IN_CGROUP, MACHINE, RUNNING, WAITING, WATCHDOG
+from test_status import FILLING, HOSTILE, IN_CGROUP, LEAKS, MACHINE, RUNNING, WAITING, WATCHDOG
 
 from memwatch import MemwatchError, status, top
 from memwatch.board import Board, Record, RecordKind, Work
@@ -85,6 +85,20 @@ Watchdog PID 4711 active (looked 1 s ago), 1 of 2 workers running
     試行試行試行試行試行試行試行試行試行試行試行試行試行試行試行試行..., for 3 s"""
 
     assert expected.splitlines() == [line.text.rstrip() for line in lines]
+
+
+def test_a_leak_is_shown_beside_the_trial() -> None:
+    """Of what a worker is at, the name is cut; and where there is but one line for each, a leak is what counts."""
+    leaks, fills = LEAKS._replace(trial="Trial " + "x" * 80), LEAKS._replace(trial="", growth=FILLING)
+    roomy = frame(view(leaks, fills), Histories(), 1e4, (80, 24))
+    narrow = [line.text for line in frame(view(*(LEAKS,) * 20), Histories(), 1e4, (80, 24))][-2]
+
+    assert [
+        "    Trial xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...; leak 31 MB/min, 8 GB in 42 min",
+        "    filling 3.1 of 14.2 GB",
+    ] == [line.text for line in roomy if line.text.startswith("    ")]
+    assert narrow.endswith(" leak 31 MB/min,...")
+    assert cells(narrow) <= 80
 
 
 def many(n: int) -> list[Worker]:

@@ -431,6 +431,22 @@ def test_a_worker_over_its_limit_is_restarted(tmp_path: Path) -> None:
         dog.until("backoff")
 
 
+@pytest.mark.slow
+def test_a_buffer_that_will_not_fit_is_told_before_it_is_full(tmp_path: Path) -> None:
+    """Its worker has no trial, and no brake before it has a buffer; it is told once, and nothing is done about it."""
+    script = "import time\nfrom memwatch.replay import ReplayBuffer\n"
+    script += "buffer = ReplayBuffer(1000, {'obs': ((1_000_000,), 'uint8')})\n"
+    script += "print('ready', flush=True)\ntime.sleep(60)\n"
+    with Watchdog(tmp_path, [sys.executable, "-c", script], max_rss="500MB") as dog:
+        told = dog.until("filling")
+        until(lambda: standing(dog)["workers"][0]["growth"]["budget_bytes"], what="that it stands there")
+
+        assert ("max_rss", 500 * MB) == (told["limit"], told["limit_bytes"])
+        assert 1000 * MB < told["needed_bytes"] < 1200 * MB
+        assert re.search(r"📦 Worker 1 PID \d+ will need 1\.\d+GB when its buffers are full, limit 500\.0MB", dog.log)
+        assert not dog.events("restarting")
+
+
 def test_a_worker_in_c_over_its_limit_is_restarted(tmp_path: Path, tiny: Path) -> None:
     """It has no thread that could wake anybody: the look does it."""
     with Watchdog(tmp_path, [str(tiny), "eat", str(150 * MB)], max_rss="100MB") as dog:

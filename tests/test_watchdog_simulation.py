@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from memwatch import crew as core
-from memwatch import lifecycle, restart
+from memwatch import lifecycle, restart, trend
 from memwatch.lifecycle import PLANNED, Do, Event, Life, On, Phase, Rules, Why
 from memwatch.model import SETTLE
 from memwatch.restart import Confirmed, Limits, Seen
@@ -28,6 +28,10 @@ BRAKE_GRACE = 2.0
 RETURNS = 1.5  # s; memory of a braked trial is back by then
 SLACK = 0.5  # s; several looks near a limit
 NEVER = float("inf")
+# A trend is one of minutes, and a story lasts as many seconds: it is told each for one of the other.
+MINUTE = 60.0
+TREND_EVERY = 2.0  # s; more often costs time and tells nothing
+TRENDS = 4  # of so many stories one is followed by it
 
 SIGNALS = {Do.INTERRUPT, Do.TERMINATE, Do.KILL}
 
@@ -47,6 +51,9 @@ class Script(NamedTuple):
     brake: str = "ok"  # "slow" lands late, "dies" of it at its grace, "deaf" says nothing
     base: float = 0.3 * GB
     leak: float = 0.0  # bytes a second
+    live: bool = False  # it tells what it has in use
+    budget: float = 0.0  # of a buffer that fills up
+    fills: float = 0.0  # bytes a second
     most: float = 1.5 * GB  # of a trial
     rate: float = 1.0 * GB
     children: int = 0
@@ -69,6 +76,7 @@ class Proc:
         self.signals: list[Do] = []
         self.record: Why | None = None
         self.frozen = 0.0  # seconds in which nobody ran
+        self.trend, self.verdict, self.stepped = trend.begin(), None, -NEVER  # type: ignore[var-annotated]
         for after, status in ((script.crashes, 1), (script.finishes, 0)):
             if now + after < self.ends:
                 self.ends, self.status = now + after, status
@@ -78,7 +86,10 @@ class Proc:
             self.ends, self.status = at, status
 
     def base(self, now: float) -> float:
-        return self.script.base + self.script.leak * (now - self.born)
+        return self.script.base + self.script.leak * (now - self.born) + self.filled(now)
+
+    def filled(self, now: float) -> float:
+        return min(self.script.fills * (now - self.born), self.script.budget)
 
     def holds(self, now: float) -> float:
         """Each page once."""
@@ -92,7 +103,7 @@ class Proc:
 
 
 KINDS = {"well": 4, "crash": 1, "later": 1, "finish": 1, "rude": 2, "D": 1, "stall": 1, "mute": 1, "taint": 1}
-KINDS |= {"leak": 2, "tree": 2, "brake": 2, "deaf": 1, "plain": 1}
+KINDS |= {"leak": 2, "live": 2, "fill": 2, "tree": 2, "brake": 2, "deaf": 1, "plain": 1}
 
 
 def script(chance: random.Random) -> Script:
@@ -111,6 +122,8 @@ def script(chance: random.Random) -> Script:
             "mute": {"reports": NEVER},
             "taint": {"taints": uniform(5, 60)},
             "leak": {"leak": uniform(0.01, 0.3) * GB},
+            "live": {"leak": uniform(0.01, 0.05) * GB, "live": True, "most": uniform(0.1, 0.5) * GB},
+            "fill": {"budget": uniform(0.5, 3) * GB, "fills": uniform(0.01, 0.1) * GB, "live": True},
             "tree": {"children": chance.randint(2, 8), "shared": uniform(0.5, 1.5) * GB, "base": 1.6 * GB},
             "brake": {"brake": chance.choice(["slow", "dies"])},
             "deaf": {"brake": "deaf"},
@@ -125,6 +138,7 @@ class World:
     def __init__(self, seed: int, workers: int | None = None, scripts: list[Script] | None = None) -> None:
         self.chance = chance = random.Random(seed)
         self.seed, self.now = seed, 0.0
+        self.trends = seed % TRENDS == 0
         self.n = n = workers or chance.choices([1, 2, 4, 64], weights=[10, 12, 10, 1])[0]
         self.scripts = scripts or [script(chance) for _ in range(n)]
         self.rules = Rules(drain_timeout=chance.choice([0.0, 5.0, 20.0]), grace=chance.choice([0.0, 1.0, 5.0, 10.0]))
@@ -393,8 +407,21 @@ class World:
             if restart.needs_pss(self.limits, it, self.confirmed[place], self.now):
                 self.confirmed[place] = Confirmed(self.now, round(own + children))
                 it = it._replace(pss=round(proc.holds(self.now)))
-            seen.append(it)
+            seen.append(self._follow(proc, it) if self.trends else it)
         return seen
+
+    def _follow(self, proc: Proc, it: Seen) -> Seen:
+        """What becomes of its memory, as a shell has it from the trend."""
+        if self.now - proc.stepped >= TREND_EVERY:
+            proc.stepped = self.now
+            script, filled = proc.script, round(proc.filled(self.now))
+            live = round(proc.base(self.now) + proc.trial) - filled if script.live else None
+            reading = trend.Reading(self.now * MINUTE, it.rss or 0, live, round(script.budget), filled)
+            proc.trend, proc.verdict = trend.step(proc.trend, reading)
+        if proc.verdict is None or proc.verdict.kind is not trend.Kind.LEAK:
+            return it
+        ahead = restart.forecast(self.limits, it, proc.verdict)
+        return it._replace(leak=None if ahead is None else ahead._replace(seconds=ahead.seconds / MINUTE))
 
     def look(self) -> None:
         seen = self._seen()
@@ -480,6 +507,8 @@ class World:
             self.check(proc.holds(self.now) > self.limits.max_rss, "F80: it holds no more than it may")
         elif wish.why is Why.STALLED:
             self.check(proc.stalled(self.now), "F42: its brake's thread was stopped with the watchdog")
+        elif wish.why is Why.LEAK:
+            self.check(proc.script.leak > 0, "it does not leak")
         elif wish.why is Why.HEADROOM:
             left, binds = self.headrooms()[place]
             self.check(not self._is_blind(), "I3, I8: it is blind, and acts")
@@ -547,6 +576,37 @@ def test_i1_i2_i3_i5_i6_i8_i10_hold_whatever_happens_f42_f46_f80_f87_f88() -> No
     seldom = ["finished", "alarm", "wait", "rss", "headroom", "stalled", "tainted", "asleep"]
     assert min(did[it] for it in often) >= SEEDS // 8, did
     assert min(did[it] for it in seldom) >= SEEDS // 40, did
+    assert did["leak"] >= SEEDS // 1000, did  # few live long enough for a trend
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("live", [False, True], ids=["by-rss", "by-live-bytes"])
+def test_a_leak_is_drained_before_its_limit_and_a_buffer_never(live: bool) -> None:
+    """Four hours from a limit there is the time to see it come, whatever trials take in between."""
+    did: Counter[str] = Counter()
+    for seed in range(LEAKS):
+        chance = random.Random(seed)
+        small = {"most": chance.uniform(0.05, 0.5) * GB, "live": live}
+        leaky = Script(leak=chance.uniform(0.8, 1.2) * 5 * GB / 240, **small)
+        buffer = Script(budget=4 * GB, fills=chance.uniform(0.5, 2) * 4 * GB / 240, **small)
+        did += _quiet(World(seed, scripts=[leaky, buffer], workers=2)).run().did
+
+    # Each is seen in time, twice or more before the end comes; nobody is ended for what he holds.
+    assert did["leak"] >= 2 * LEAKS, did
+    assert 0 == did["rss"] == did["headroom"] == did["age"], did
+
+
+LEAKS = 10
+
+
+def _quiet(world: World) -> World:
+    """Nothing else happens in it."""
+    world.trends, world.machine, world.group = True, 1000.0 * GB, [None] * world.n
+    world.rules = Rules(drain_timeout=20.0, grace=5.0)
+    world.limits = Limits(max_age=None, max_rss=6 * GB, min_available=MIN, grace=BRAKE_GRACE, interval=60)
+    world.others, world.blind, world.asleep, world.overrun, world.no_fork = [], [], [], False, 0.0
+    world.quits = [600.0]
+    return world
 
 
 def stories(seeds: int) -> Counter[str]:
