@@ -1,4 +1,4 @@
-"""The command line: memwatch run | status | top | config | doctor | reap."""
+"""The command line: memwatch run | status | top | config | doctor | reap | leaks."""
 
 import argparse
 import os
@@ -19,6 +19,12 @@ exit codes:
   2    it could not start: a setting, the command, the folder of the logs
   3    another watchdog watches that folder
   130  Ctrl-C
+"""
+
+_LEAKS_EXIT_CODES = """\
+exit codes: the script's own, 128 + N where signal N ended it; and
+  1    also where it ended with 0, but leaks
+  2    also where it could not be started: the command, a setting, the file of the picture
 """
 
 
@@ -58,6 +64,15 @@ def _reap(arguments: argparse.Namespace) -> int:
     from . import reaping
 
     return reaping.main(arguments.storage, arguments.study, arguments.unowned, arguments.dry_run)
+
+
+def _leaks(arguments: argparse.Namespace) -> int:
+    if not arguments.command:
+        raise MemwatchError("leaks: what is to be run is missing: memwatch leaks -- python train.py")
+    settings = config.Settings.load(os.environ)
+    from . import cli_leaks
+
+    return cli_leaks.main(settings, arguments.command, as_json=arguments.json, plot=arguments.plot)
 
 
 def _duration(text: str) -> float:
@@ -141,7 +156,28 @@ def _parser() -> argparse.ArgumentParser:
     cli_config.add_options(listing)
     listing.set_defaults(run=cli_config.main)
     _add_doctor_and_reap(commands)
+    _add_leaks(commands)
     return parser
+
+
+def _add_leaks(commands: Any) -> None:
+    leaks = commands.add_parser(
+        "leaks",
+        help="runs a script, and says whether it leaks, how fast, and what",
+        usage="memwatch leaks [--json] [--plot FILE] [--] COMMAND ...",
+        description="Runs a script to its end, with the brake, and then says whether it leaks, how fast, when which "
+        "limit would be reached, and what grew. Nothing in the script need know of memwatch. As memwatch leaks -- "
+        "python train.py. Where matplotlib is installed (pip install 'memwatch[plot]'), RSS and live bytes over time, "
+        "with trials and brakes, are drawn to memwatch-leaks.png.",
+        epilog=_LEAKS_EXIT_CODES,
+        formatter_class=_Help,
+    )
+    leaks.add_argument(
+        "--json", action="store_true", help="one line for programs on stdout; what the script says goes to stderr"
+    )
+    leaks.add_argument("--plot", metavar="FILE", help="of the picture: .png, .svg or .pdf (memwatch-leaks.png)")
+    leaks.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="what is run")
+    leaks.set_defaults(run=_leaks)
 
 
 def _add_doctor_and_reap(commands: Any) -> None:
@@ -176,12 +212,12 @@ def _add_doctor_and_reap(commands: Any) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
-    The arguments. What `run` is to run begins after the first "--", or with the first word that is no option.
+    The arguments. What `run` and `leaks` run begins after the first "--", or with the first word that is no option.
 
     What argparse does with "--" differs from one Python to the next; so it does not see it.
     """
     argv = list(argv)
-    if argv[:1] != ["run"] or "--" not in argv:
+    if argv[:1] not in (["run"], ["leaks"]) or "--" not in argv:
         return _parser().parse_args(argv)
     end = argv.index("--")
     arguments = _parser().parse_args(argv[:end])
@@ -191,7 +227,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command: 0 done, 1 it found something bad, 2 it could not be done; `run` has more."""
+    """Runs a command: 0 done, 1 it found something bad, 2 it could not be done; `run` and `leaks` have more."""
     arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
         return int(arguments.run(arguments))

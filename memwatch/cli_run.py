@@ -51,7 +51,7 @@ def main(settings: Settings, command: Sequence[str], *, dry_run: bool) -> int:
     """
     from .plan import Plan
 
-    plan = Plan.of(settings, command, _find(command))
+    plan = Plan.of(settings, command, find(command, "run"))
     if dry_run:
         return _say_what_would_be(plan)
     try:
@@ -82,21 +82,28 @@ def _echo() -> int:
 # ------------------------------------------------------------------------ the command ---
 
 
-def _find(command: Sequence[str]) -> str:
-    """The path of its program."""
+def find(command: Sequence[str], verb: str) -> str:
+    """
+    The path of its program.
+
+    Raises:
+        MemwatchError: There is none; *verb*, of memwatch, is in the advice.
+    """
     name = command[0]
     found = shutil.which(name)
     if found is not None:
         return os.path.abspath(found)
     shown = escape(name)
     if os.path.isdir(name):
-        raise MemwatchError(f"{shown} is a folder: give the program to run, as `memwatch run -- python train.py`")
+        raise MemwatchError(f"{shown} is a folder: give the program to run, as `memwatch {verb} -- python train.py`")
     if os.path.isfile(name):
         how = (
-            f": `memwatch run -- python {shown}`" if name.endswith(".py") else ": chmod +x it, or name its interpreter"
+            f": `memwatch {verb} -- python {shown}`"
+            if name.endswith(".py")
+            else ": chmod +x it, or name its interpreter"
         )
         raise MemwatchError(f"{shown} cannot be executed{how}")
-    raise MemwatchError(f"there is no program {shown} in $PATH: give one, as `memwatch run -- python train.py`")
+    raise MemwatchError(f"there is no program {shown} in $PATH: give one, as `memwatch {verb} -- python train.py`")
 
 
 def _say_what_would_be(plan: "Plan") -> int:

@@ -171,7 +171,7 @@ class Worker:
             self._need(code, "no slot of the board can be claimed")
             work = ffi.new("struct mw_work *")
             work.trial_start_ns = work.live_time_ns = -1
-            work.trial_rss = work.budget = work.filled = work.live_bytes = 2**64 - 1
+            work.trial_rss = work.budget = work.filled = work.live_bytes = work.kept_bytes = 2**64 - 1
             work.worker = self.number
             self._need(
                 lib.mw_slot_set_work(self._board, self._slot[0], self._owner, work), "its slot cannot be written"
@@ -275,7 +275,8 @@ def arm() -> None:
     said = clean()
     if len(said) < 2:
         return
-    native = load_native(said["MEMWATCH_ARM"].partition("\n")[2])
+    _, backend, *leaks = said["MEMWATCH_ARM"].split("\n")
+    native = load_native(backend)
     worker = Worker(native, said)
     try:
         worker.watch()
@@ -288,6 +289,10 @@ def arm() -> None:
     atexit.register(worker.leave)
     follow_exec(worker)
     sys.meta_path.insert(0, Finder())
+    if leaks:  # of `memwatch leaks`: a folder
+        from memwatch import leaks_inside
+
+        leaks_inside.begin(leaks[0])
 
 
 try:
