@@ -338,13 +338,18 @@ def main(argv: Sequence[str] | None = None, *, measure: Measure | None = None) -
         "kernel's floor. Takes a minute. As root it makes a memory cgroup for that time, so that a limit is there. "
         "With --brake: what a brake costs, and how long each of its steps takes, beside a thread that polls psutil. "
         "With --workers: of workers that run out of memory together, how soon one brakes and the others know. "
-        "With --watchdog: what the watchdog costs and how soon it acts, beside supervisord.",
+        "With --watchdog: what the watchdog costs and how soon it acts, beside supervisord. "
+        "With --replay: what a ReplayBuffer costs and holds, beside Stable-Baselines3, cpprb, TorchRL and tianshou "
+        "(pip install -c .ci/constraints.txt '.[bench]' brings them with a torch of a known size). "
+        "With --trend: how often leaks are seen, and what is none is taken for one, beside other methods.",
         epilog="Exits with 0 when the run was valid, whether or not the targets are met; else with 1.",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--brake", action="store_true", help="measure the brake instead, in five minutes")
     what.add_argument("--workers", action="store_true", help="measure several workers instead, in four minutes")
     what.add_argument("--watchdog", action="store_true", help="measure the watchdog instead, in twelve minutes")
+    what.add_argument("--replay", action="store_true", help="measure replay buffers instead, in two minutes")
+    what.add_argument("--trend", action="store_true", help="measure how leaks are told instead, in six minutes")
     parser.add_argument("--quick", action="store_true", help="in 8 s to 50 s, to see that it works; decides nothing")
     parser.add_argument("--json", metavar="FILE", help="keep the raw values: times in ns, sizes in bytes")
     arguments = parser.parse_args(argv)
@@ -366,6 +371,14 @@ def main(argv: Sequence[str] | None = None, *, measure: Measure | None = None) -
 
 def _suite(asked: argparse.Namespace) -> Any:
     """The module whose measure(), problems(), as_json() and as_text() are asked."""
+    if asked.trend:
+        from . import bench_trend
+
+        return bench_trend
+    if asked.replay:
+        from . import bench_replay
+
+        return bench_replay
     if asked.watchdog:
         from . import bench_watchdog
 
