@@ -194,11 +194,16 @@ def find_leak(
             fn(*args, **kwargs)
 
     _warm_up(call, warmup_times)
-    _collect()
-    with _frozen():
-        search = _Search(call, least, times, seconds, trim_callback)
-        search.run()
-    signals = search.staying(search.verdict())
+    for _ in range(2):
+        _collect()
+        with _frozen():
+            search = _Search(call, least, times, seconds, trim_callback)
+            search.run()
+        grew = search.verdict()
+        signals = search.staying(grew)
+        # What fell may have been older garbage of others, which is gone now: then it is asked again.
+        if bool(signals) == bool(grew):
+            break
     name = getattr(fn, "__qualname__", None) or repr(fn)
     growths, traced = _what_grew(call, search, signals) if signals else ((), 0)
     return LeakReport(name, signals, search.calls, time.perf_counter() - began, growths, traced)

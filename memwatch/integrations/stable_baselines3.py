@@ -66,7 +66,7 @@ class ReplayBuffer(sb3.ReplayBuffer):  # type: ignore[misc, unused-ignore]
         fields |= {"reward": "float32", "done": "float32"}
         if isinstance(self.obs_shape, dict):
             # By number, for a key of a Dict space can be any text.
-            self._keys = {key: f"k{number}" for number, key in enumerate(self.obs_shape)}
+            self._keys: dict[Any, str] = {key: f"k{number}" for number, key in enumerate(self.obs_shape)}
             fields["obs"] = {it: (self.obs_shape[key], observation_space[key].dtype) for key, it in self._keys.items()}
         else:
             self._keys = {}
@@ -111,7 +111,7 @@ class ReplayBuffer(sb3.ReplayBuffer):  # type: ignore[misc, unused-ignore]
         self.rows.clear()
 
     @property
-    def dones(self) -> "_Dones":
+    def dones(self) -> "_Dones":  # type: ignore[override, unused-ignore]
         """To be set only: with optimize_memory_usage, learn() ends the last episode of an earlier learn()."""
         return _Dones(self.cut)
 
