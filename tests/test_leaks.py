@@ -109,7 +109,7 @@ class Cycle:
 @pytest.mark.slow
 def test_old_garbage_of_others_hides_no_leak() -> None:
     """
-    Beside a child it is not collected beforehand. In a large run, whose process had children, 3 leaks of 38 were missed:
+    Beside a child it is not collected beforehand. In a large run, whose process had children, 3 of 38 were missed:
     garbage of tests before weighed more than what they kept.
     """
     garbage = [Cycle() for _ in range(300_000)]

@@ -126,8 +126,8 @@ class ReplayBuffer(sb3.ReplayBuffer):  # type: ignore[misc, unused-ignore]
         found = {name: self._normalize_obs(self._joined(batch, name), env) for name in ("obs", "next_obs")}
         reward = self._normalize_reward(batch["reward"].reshape(-1, 1), env)
         parts = (found["obs"], batch["action"], found["next_obs"], batch["done"].reshape(-1, 1), reward)
-        kind = sb3.DictReplayBufferSamples if self._keys else sb3.ReplayBufferSamples
-        return kind(*map(self._tensor, parts))
+        kind = "DictReplayBufferSamples" if self._keys else "ReplayBufferSamples"
+        return getattr(sb3, kind)(*map(self._tensor, parts))
 
     def _joined(self, batch: dict[str, Any], name: str) -> Any:
         return {key: batch[f"{name}/{below}"] for key, below in self._keys.items()} if self._keys else batch[name]
