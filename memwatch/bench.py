@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from types import FrameType
 from typing import IO, Any
 
@@ -371,26 +372,9 @@ def main(argv: Sequence[str] | None = None, *, measure: Measure | None = None) -
 
 def _suite(asked: argparse.Namespace) -> Any:
     """The module whose measure(), problems(), as_json() and as_text() are asked."""
-    if asked.trend:
-        from . import bench_trend
-
-        return bench_trend
-    if asked.replay:
-        from . import bench_replay
-
-        return bench_replay
-    if asked.watchdog:
-        from . import bench_watchdog
-
-        return bench_watchdog
-    if asked.brake:
-        from . import bench_brake
-
-        return bench_brake
-    if asked.workers:
-        from . import bench_workers
-
-        return bench_workers
+    for name in ("brake", "workers", "watchdog", "replay", "trend"):
+        if getattr(asked, name):
+            return import_module(f".bench_{name}", __package__)
     return sys.modules[__name__]
 
 

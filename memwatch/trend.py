@@ -20,11 +20,9 @@ BLOCKS = 8
 AGE_LEAST, AGE_LEAST_BLIND = 900.0, 1800.0
 # A trial that takes ever more is none: so many must have ended, of a worker that has trials.
 TRIALS_LEAST = 3
-RISE_LEAST = 4_000_000  # bytes over all blocks; and so much of what is held:
-RISE_SHARE = 0.01
+RISE_LEAST = 4_000_000  # bytes over all blocks
 # The later half of the blocks must rise by so much of what the earlier one did: a warm-up slows down, a leak does not.
 STEADY_LEAST, STEADY_LEAST_BLIND, STEADY_MOST = 0.85, 0.65, 2.5
-SMOOTH = 0.85  # of the lows' scatter that is a line's (R2): noise has none, and a few steps have less
 # A verdict is held back until the suspicion has lasted for so much of the life before it.
 CONFIRM = 0.3
 MISSED = 4.0  # of the time in which it does not look like it is taken off again
@@ -124,7 +122,7 @@ class State(NamedTuple):
     verdict: Verdict = Verdict(Kind.STEADY, 0.0, 0.0, None, 0)
 
 
-class Growth(NamedTuple):
+class Ratchet(NamedTuple):
     """
     Lows that ratchet.
 
@@ -271,7 +269,7 @@ def _judge(state: State, reading: Reading) -> State:
     return state._replace(verdict=Verdict(kind, growth.rate, confidence, since, reading.rss))
 
 
-def _growing(bins: Sequence[Bin]) -> tuple[Kind, Growth] | None:
+def _growing(bins: Sequence[Bin]) -> tuple[Kind, Ratchet] | None:
     """What grows, of the whole life but its first eighth; or, where that is no line, of its later half."""
     for first in (len(bins) // 8, len(bins) // 2):
         window = bins[first:]
@@ -283,14 +281,14 @@ def _growing(bins: Sequence[Bin]) -> tuple[Kind, Growth] | None:
     return None
 
 
-def _grows(bins: Sequence[Bin], age: float) -> tuple[Kind, Growth] | None:
+def _grows(bins: Sequence[Bin], age: float) -> tuple[Kind, Ratchet] | None:
     if (ended := _ended(bins)) is not None and ended < TRIALS_LEAST:
         return None
     own = _ratchet(bins, [it.own for it in bins], STEADY_LEAST_BLIND)
     live = _known([it.live for it in bins])
     used = None
     if live is not None and age >= (AGE_LEAST_BLIND if ended is None else AGE_LEAST):
-        used = _ratchet(bins, live, STEADY_LEAST, bins[-1].own)
+        used = _ratchet(bins, live, STEADY_LEAST)
     if used is not None:
         # Blocks are counted by an average size: what is held tells the rate, if it grows as surely.
         return Kind.LEAK, used if own is None or own.rate < used.rate else own
@@ -300,13 +298,13 @@ def _grows(bins: Sequence[Bin], age: float) -> tuple[Kind, Growth] | None:
     return None if kind is None else (kind, own)
 
 
-def _unused(bins: Sequence[Bin], own: Growth, live: Sequence[int]) -> Kind | None:
+def _unused(bins: Sequence[Bin], own: Ratchet, live: Sequence[int]) -> Kind | None:
     """Of RSS that grows, when what is in use does not, or not as surely: whose it is."""
     if min(live[-BLOCKS:]) - min(live[:BLOCKS]) >= own.rise / 2:
         return None  # it is in use, and not yet sure to be a leak
     other = _known([it.other for it in bins])
     # Where nobody says who keeps it: what grows over steady live bytes is mostly the allocator's.
-    beyond = None if other is None else _ratchet(bins, other, STEADY_LEAST_BLIND, bins[-1].own)
+    beyond = None if other is None else _ratchet(bins, other, STEADY_LEAST_BLIND)
     return Kind.LEAK if beyond is not None and beyond.rise >= own.rise / 2 else Kind.RETENTION
 
 
@@ -321,33 +319,34 @@ def _ended(bins: Sequence[Bin]) -> int | None:
     return last - first if first is not None and last else None
 
 
-def _ratchet(bins: Sequence[Bin], values: Sequence[int], steady: float, held: int | None = None) -> Growth | None:
+def _ratchet(bins: Sequence[Bin], values: Sequence[int], steady: float) -> Ratchet | None:
     """
     Whether the lows of blocks go up one after the other, steadily.
 
     Args:
         values: One for each bin.
         steady: How much of what the earlier half rose by the later one must rise.
-        held: What a rise is a share of; None: the values themselves.
     """
     n = len(values)
     bounds = [n * k // BLOCKS for k in range(BLOCKS + 1)]
     lows = [min(values[a:b]) for a, b in pairwise(bounds)]
     rise = lows[-1] - lows[0]
-    if rise < max(RISE_LEAST, RISE_SHARE * (lows[-1] if held is None else held)):
+    if rise < RISE_LEAST:
         return None
-    steps = [b - a for a, b in pairwise(lows)]
-    if sum(it > 0 for it in steps) < BLOCKS - 2 or -min(steps) > 0.15 * rise:
+    if sum(b > a for a, b in pairwise(lows)) < BLOCKS - 2:
+        return None
+    # Of trials that take memory and give it back, some must have been: of two the second may be the larger.
+    falls = [a - b for a, b in pairwise(values)]
+    most = max(falls)
+    if most > rise / 2 and sum(it > most / 2 for it in falls) < TRIALS_LEAST:
         return None
     half = BLOCKS // 2
     early, late = lows[half - 1] - lows[0], lows[-1] - lows[half]
     if not steady * early <= late <= STEADY_MOST * max(early, rise / 8):
         return None
     fit, slope = _line(lows)
-    if fit < SMOOTH:
-        return None
     width = (bins[-1].time - bins[0].time) / (n - 1) * n / BLOCKS
-    return Growth(slope / width, rise, fit)
+    return Ratchet(slope / width, rise, fit)
 
 
 def _line(values: Sequence[float]) -> tuple[float, float]:
