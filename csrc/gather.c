@@ -5,6 +5,9 @@
 
 #include "memwatch.h"
 
+/* Up to here the call of memcpy() takes longer than the moves. */
+enum { INLINED = 256 };
+
 /* memcpy() of what is known to be small is one move; rewards and flags are most columns. */
 static inline void copy(uint8_t *to, const uint8_t *from, uint64_t bytes)
 {
@@ -19,7 +22,14 @@ static inline void copy(uint8_t *to, const uint8_t *from, uint64_t bytes)
 		memcpy(to, from, 8);
 		break;
 	default:
-		memcpy(to, from, bytes);
+		if (bytes < 16 || bytes > INLINED) {
+			memcpy(to, from, bytes);
+			break;
+		}
+		/* The last move overlaps the one before. */
+		for (uint64_t at = 0; at + 16 < bytes; at += 16)
+			memcpy(to + at, from + at, 16);
+		memcpy(to + bytes - 16, from + bytes - 16, 16);
 	}
 }
 
@@ -86,6 +96,19 @@ static int side_keep(struct mw_rows *rows, uint8_t *row, const uint8_t *bytes)
 	return 0;
 }
 
+/* 256 rows of 165 bytes, of 1,000,000: 11 us, and 19 without asking ahead; 4 to 16 rows are alike. */
+enum { AHEAD = 8, LINE = 64, FETCHED = 256 };
+
+/* GCC 12 drops calls of a function that does nothing else, for they change nothing. */
+#define INLINE static inline __attribute__((always_inline))
+
+/* Asks for the beginning of what will be copied. */
+INLINE void fetch(const uint8_t *from, uint64_t bytes)
+{
+	for (uint64_t at = 0; at < bytes && at < FETCHED; at += LINE)
+		__builtin_prefetch(from + at, 0, 3);
+}
+
 /* ---------------------------------------------------------------------- in --- */
 
 /* The row before `row` in its stream: is what came after it what stands in `row` now? */
@@ -107,6 +130,9 @@ int mw_rows_put(struct mw_rows *rows, const struct mw_column *columns, uint32_t 
 	for (uint64_t k = 0; k < n; k++) {
 		uint8_t *newest = rows->newest;
 
+		/* Of a large store they are in no cache: 4.2 us for 256, and 4.9 without. */
+		if (k + AHEAD < n && (uint64_t)(end - row) >= (AHEAD + 1) * rows->stride)
+			fetch(row + AHEAD * rows->stride, rows->stride);
 		if (rows->span) {
 			newest += rows->total % rows->streams * rows->span;
 			if (rows->total >= rows->capacity && side_drop(rows, row))
@@ -184,19 +210,6 @@ static const uint8_t *following(const struct mw_rows *rows, uint64_t place, uint
 	if (next >= rows->capacity)
 		next -= rows->capacity;
 	return rows->memory + next * rows->stride;
-}
-
-/* 256 rows of 165 bytes, of 1,000,000: 11 us, and 19 without asking ahead; 4 to 16 rows are alike. */
-enum { AHEAD = 8, LINE = 64, FETCHED = 256 };
-
-/* GCC 12 drops calls of a function that does nothing else, for they change nothing. */
-#define INLINE static inline __attribute__((always_inline))
-
-/* Asks for the beginning of what will be copied. */
-INLINE void fetch(const uint8_t *from, uint64_t bytes)
-{
-	for (uint64_t at = 0; at < bytes && at < FETCHED; at += LINE)
-		__builtin_prefetch(from + at, 0, 3);
 }
 
 INLINE void fetch_row(const struct mw_rows *rows, uint64_t place, uint64_t bound)
