@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from . import config
+from . import config, trend
 from .leaks_run import Point, Run
 from .model import Watermarks
-from .trend import Kind
+from .trend import Kind, Limit, Verdict
 
 # Of what is judged: less is noise, or a cache that fills.
 SHORTEST, POINTS_LEAST = 2.0, 24  # s, looks
@@ -113,10 +113,11 @@ def _with_forecast(judged: Judged, last: Point, marks: Watermarks, settings: con
     assert last.rss is not None
     limits = []
     if last.headroom is not None:
-        limits.append((last.headroom - marks.brake, "available"))
+        limits.append(Limit("available", marks.brake, last.headroom - marks.brake))
     if settings.max_rss is not None and settings.max_rss.bytes is not None:
-        limits.append((settings.max_rss.bytes - last.rss, "max_rss"))
-    distance, name = min(limits, default=(-1, ""))
-    if distance < 0:
+        limits.append(Limit("max_rss", settings.max_rss.bytes, settings.max_rss.bytes - last.rss))
+    ahead = trend.forecast(Verdict(judged.kind or Kind.STEADY, judged.rate, judged.confidence, None, last.rss), limits)
+    if ahead is None:
         return judged
-    return judged._replace(limit=name, limit_bytes=last.rss + distance, seconds=distance / judged.rate)
+    grown = round(ahead.seconds * judged.rate)
+    return judged._replace(limit=ahead.limit, limit_bytes=last.rss + grown, seconds=ahead.seconds)

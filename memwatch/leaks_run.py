@@ -18,6 +18,7 @@ from .errors import BoardError, MemwatchError
 from .leaks_census import Growth
 from .model import Watermarks, escape
 from .sampler import Sampler, least_limit
+from .slot_values import trials_of
 from .spawn import Relative
 
 POINTS_MOST = 4000  # then every second one goes; a plot is 1,200 pixels wide
@@ -113,11 +114,6 @@ def thin(points: list[Point]) -> list[Point]:
 
 
 # ------------------------------------------------------------------------ what is read ---
-
-
-def trials_of(epoch: int) -> int:
-    """How many had begun by this epoch; the first one's is 3."""
-    return max(epoch - 1, 0) // 2
 
 
 class Lines:

@@ -13,6 +13,7 @@ from .board import Board
 from .errors import BoardError
 from .sampler import Sampler
 from .slot import Place, Slot, WorkWords, why
+from .slot_values import trials_of
 
 if TYPE_CHECKING:
     from .trials import Trial
@@ -86,7 +87,7 @@ class Posted:
             self.slot = self.board.claim(groups=[(it.dev, it.ino) for it in self.sampler.groups])
             before = self.slot.work() if self.number else None
             if before is not None and before.worker == self.number:  # stopped, and started again
-                self.tainted, self.epochs = before.tainted, max(before.epoch - 1, 0) // 2
+                self.tainted, self.epochs = before.tainted, trials_of(before.epoch)
                 self.work_epoch = 2 * self.epochs + 1 if before.epoch else 0
             epoch = self.work_epoch and self.work_epoch + 1  # even: none runs
             self.work.say(epoch=epoch)

@@ -98,6 +98,11 @@ class Live(NamedTuple):
     trial_start: float | None = None
 
 
+def trials_of(epoch: int) -> int:
+    """How many trials had begun by this epoch; the first one's is 3."""
+    return max(epoch - 1, 0) // 2
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """

@@ -11,6 +11,7 @@ from .board import Board, BrakePhase, Drain, Live, Orders, Slot, Work
 from .errors import BoardError
 from .lifecycle import Life, Why
 from .sampler import Sampler
+from .slot_values import trials_of
 from .spawn import Child, Relative
 from .standing import Growth
 
@@ -275,7 +276,7 @@ class Worker:
         live, kept = self._heaps(time)
         if seen.rss is not None and time >= self._trend_due:
             self._trend_due = time + TREND_EVERY
-            trials = (self._work.epoch + 1) // 2 if self._work is not None else 0
+            trials = trials_of(self._work.epoch) if self._work is not None else 0
             reading = trend.Reading(time, seen.rss, live, budget, filled, kept, trials or None)
             self._trend, self.verdict = trend.step(self._trend, reading)
         self.unfit = restart.unfit(limits, seen, budget - filled)

@@ -183,6 +183,15 @@ def test_one_long_trial_is_no_leak() -> None:
     assert ["steady", "leak"] == kinds
 
 
+def test_who_begins_no_trial_leaks_too() -> None:
+    """Its brake has said that none runs, which is no trial: for one that never ends nothing would ever be said."""
+    it = Growing()
+    for k in range(350):
+        worker = it.look(500 * MB + k * FAST, live_bytes=300 * MB + k * FAST, epoch=2)
+
+    assert "leak" == worker.growth.kind
+
+
 def test_what_a_child_takes_is_no_retention() -> None:
     """A child does not tell what it has in use: all that it holds counts."""
     it = Growing()
